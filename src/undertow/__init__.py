@@ -1,0 +1,67 @@
+"""undertow finds the training samples that drag a fine-tuned language model down, and cleans them out.
+
+Everything public is loaded when it is first used, so that importing undertow costs nothing.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from undertow.aggregation.additive import aggregate
+    from undertow.data import Samples, load_samples, plant_noise, split_validation
+    from undertow.errors import UndertowError
+    from undertow.influence.store import open_influence
+    from undertow.metrics.noise import noise_detection
+    from undertow.pipeline.audit import Audit, audit
+    from undertow.pipeline.harm import harm_table
+    from undertow.pipeline.settings import AuditSettings
+    from undertow.pipeline.steps import fine_tune_step, influence_step, start_in_memory
+
+__version__ = version("undertow")
+
+_WHERE = {
+    "Audit": "undertow.pipeline.audit",
+    "AuditSettings": "undertow.pipeline.settings",
+    "Samples": "undertow.data",
+    "UndertowError": "undertow.errors",
+    "aggregate": "undertow.aggregation.additive",
+    "audit": "undertow.pipeline.audit",
+    "fine_tune_step": "undertow.pipeline.steps",
+    "harm_table": "undertow.pipeline.harm",
+    "influence_step": "undertow.pipeline.steps",
+    "load_samples": "undertow.data",
+    "noise_detection": "undertow.metrics.noise",
+    "open_influence": "undertow.influence.store",
+    "plant_noise": "undertow.data",
+    "split_validation": "undertow.data",
+    "start_in_memory": "undertow.pipeline.steps",
+}
+
+__all__ = [
+    "Audit",
+    "AuditSettings",
+    "Samples",
+    "UndertowError",
+    "aggregate",
+    "audit",
+    "fine_tune_step",
+    "harm_table",
+    "influence_step",
+    "load_samples",
+    "noise_detection",
+    "open_influence",
+    "plant_noise",
+    "split_validation",
+    "start_in_memory",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'undertow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

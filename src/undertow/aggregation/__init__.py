@@ -1,0 +1,1 @@
+"""From influence to one score per sample."""

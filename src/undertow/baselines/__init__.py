@@ -1,0 +1,1 @@
+"""Harm scores without influence."""

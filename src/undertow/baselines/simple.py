@@ -1,0 +1,19 @@
+"""Harm scores that need no influence: the loss, random order, and the oracle."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+
+def loss_harm(loss: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The loss of each sample under its given label: a sample the model disagrees with ranks high."""
+    return loss
+
+
+def random_harm(samples: int, *, seed: int) -> Float[np.ndarray, " n"]:
+    """Uniform random scores in [0, 1)."""
+    return np.random.default_rng(seed).random(samples)
+
+
+def oracle_harm(noisy: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """1 for each sample known to be noisy, else 0. A control, never a method."""
+    return noisy.astype(np.float64)

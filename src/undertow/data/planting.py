@@ -1,0 +1,51 @@
+"""Plants label noise at known rows, to measure how much of it is found."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from undertow.data.samples import Samples
+from undertow.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Samples with flipped labels, where they were flipped, and what the labels were.
+
+    Attributes:
+        samples: the rows with noisy labels.
+        planted: True where the label was flipped, shape [n].
+        original_labels: class indices before, shape [n].
+    """
+
+    samples: Samples
+    planted: Bool[np.ndarray, " n"]
+    original_labels: Int[np.ndarray, " n"]
+
+
+def plant_noise(samples: Samples, share: float, *, seed: int) -> Planted:
+    """Flips ``round(share * n)`` labels, at least one, each to another class; rows and classes are uniform.
+
+    Only classes that have rows are drawn, as a label that no other row has would give the noise away.
+
+    Raises:
+        ConfigError: ``share`` is not between 0 and 1.
+        DataError: there is only one class.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"The share of labels to flip is {share}. It lies between 0 and 1, both excluded; try 0.2.")
+    present, ranks = np.unique(samples.labels, return_inverse=True)
+    if len(present) < 2:
+        raise DataError(
+            f"Noise cannot be planted in {samples.source}: its {len(samples)} rows have {len(present)} "
+            "class. Flipping needs at least two; give data with more than one class."
+        )
+    rng = np.random.default_rng(seed)
+    flipped = rng.choice(len(samples), size=max(1, round(share * len(samples))), replace=False)
+    steps = rng.integers(1, len(present), size=len(flipped))
+    labels = samples.labels.copy()
+    labels[flipped] = present[(ranks[flipped] + steps) % len(present)]
+    planted = np.zeros(len(samples), dtype=bool)
+    planted[flipped] = True
+    return Planted(samples=samples.with_labels(labels), planted=planted, original_labels=samples.labels.copy())

@@ -1,0 +1,80 @@
+"""The value objects that carry data through undertow."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from datasets import Dataset
+from jaxtyping import Int
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table hold the text, the optional second text, and the label.
+
+    ``notes`` says, one short sentence each, how a column was found (``"label: by name"``); it is printed.
+    """
+
+    text: str
+    label: str
+    text_pair: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """How messages name the columns."""
+        pair = f", second text '{self.text_pair}'" if self.text_pair else ""
+        return f"text '{self.text}'{pair}, label '{self.label}'"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A table of labelled texts with stable row ids.
+
+    Attributes:
+        table: the user's rows and columns as they came, never changed.
+        columns: the columns that are read.
+        classes: class names, in the order of the class indices.
+        labels: class index of each row, shape [n]. Differs from the table's label column only where noise
+            was planted.
+        rows: stable row ids, shape [n]: the 0-based position in the source as it was read.
+        source: what the rows came from, for messages and the manifest.
+    """
+
+    table: Dataset
+    columns: Columns
+    classes: tuple[str, ...]
+    labels: Int[np.ndarray, " n"]
+    rows: Int[np.ndarray, " n"]
+    source: str
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.rows)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """First text of each row."""
+        return list(self.table[self.columns.text][:])
+
+    @cached_property
+    def text_pairs(self) -> list[str] | None:
+        """Second text of each row, or None where the task has one text."""
+        return list(self.table[self.columns.text_pair][:]) if self.columns.text_pair else None
+
+    @property
+    def label_names(self) -> list[str]:
+        """Class name of each row."""
+        return [self.classes[i] for i in self.labels]
+
+    def select(self, positions: Int[np.ndarray, " m"]) -> "Samples":
+        """The rows at these 0-based positions (not row ids), in this order."""
+        return replace(
+            self,
+            table=self.table.select(positions),
+            labels=self.labels[positions],
+            rows=self.rows[positions],
+        )
+
+    def with_labels(self, labels: Int[np.ndarray, " n"]) -> "Samples":
+        """The same rows with other class indices."""
+        return replace(self, labels=labels)

@@ -1,0 +1,1 @@
+"""Estimators and the influence tensor."""

@@ -1,0 +1,1 @@
+"""Measures of harm scores and models; they alone may see the truth."""

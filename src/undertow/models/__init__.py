@@ -1,0 +1,1 @@
+"""Loading models and naming their modules; the only room that knows architectures."""

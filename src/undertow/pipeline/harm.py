@@ -1,0 +1,99 @@
+"""From the influence tensor to the harm table."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from undertow.aggregation.additive import chosen_queries, combine, module_score
+from undertow.aggregation.cut import flag, harm_ranks
+from undertow.data import Planted, Samples
+from undertow.influence.store import module_keys
+from undertow.models.groups import available_groups, select_modules
+from undertow.pipeline.settings import AuditSettings
+from undertow.progress import Reporter, Silent
+
+
+def group_harm(
+    influence: xr.Dataset,
+    groups: Mapping[str, list[int]],
+    settings: AuditSettings,
+    *,
+    estimator: str | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, np.ndarray]:
+    """Harm of each sample [n] for several layer groups, from one pass over the modules.
+
+    Args:
+        influence: as `influence_step` returns it.
+        groups: name to positions of modules.
+        settings: aggregation, k and correct_only.
+        estimator: which estimator; the settings' first by default.
+        reporter: shows progress.
+    """
+    tensor = influence["influence"].sel(estimator=estimator or settings.estimators[0])
+    mask = influence["query_correct"].values.astype(bool) if settings.correct_only else None
+    chosen = chosen_queries(tensor.sizes["query"], mask)
+    scores: dict[int, np.ndarray] = {}
+    wanted = sorted({m for positions in groups.values() for m in positions})
+    with (reporter or Silent()).track("aggregation of the modules", len(wanted)) as advance:
+        for m in wanted:
+            scores[m] = module_score(tensor[m].values[chosen], settings.aggregate, settings.k)
+            advance(1)
+    count = int(chosen.sum())
+    return {g: -combine([scores[m] for m in ms], settings.aggregate, count) for g, ms in groups.items()}
+
+
+def harm_table(
+    influence: xr.Dataset,
+    train: Samples,
+    settings: AuditSettings,
+    *,
+    planted: Planted | None = None,
+    reporter: Reporter | None = None,
+) -> pd.DataFrame:
+    """One row per training sample, in the order of the samples.
+
+    Columns: row, text, text_pair (where there is one), label, predicted_label, predicted_probability,
+    suggested_label (most probable other label of a flagged row), loss, harm (higher = worse), rank
+    (1 = most harmful), flagged, and harm_<group> for each layer group; with planted noise also planted and
+    original_label.
+
+    Raises:
+        ConfigError: when the settings' layers select no module.
+    """
+    keys = module_keys(influence)
+    groups = {**available_groups(keys), "": select_modules(keys, settings.layers)}
+    harm = group_harm(influence, groups, settings, reporter=reporter)
+    chosen = harm.pop("")
+    ranks = harm_ranks(chosen, seed=settings.seed)
+    flagged = flag(ranks, settings.cut)
+    table = {
+        "row": train.rows,
+        "text": train.texts,
+        **({"text_pair": train.text_pairs} if train.text_pairs else {}),
+        **_labels(influence["sample_probability"].values, train, flagged),
+        "loss": influence["sample_loss"].values,
+        "harm": chosen,
+        "rank": ranks,
+        "flagged": flagged,
+        **{f"harm_{g}": values for g, values in harm.items()},
+    }
+    if planted is not None:
+        table["planted"] = planted.planted
+        table["original_label"] = [train.classes[i] for i in planted.original_labels]
+    return pd.DataFrame(table)
+
+
+def _labels(probabilities: np.ndarray, train: Samples, flagged: np.ndarray) -> dict[str, object]:
+    names = np.array(train.classes, dtype=object)
+    predicted = probabilities.argmax(1)
+    others = probabilities.copy()
+    others[np.arange(len(train)), train.labels] = -1
+    return {
+        "label": train.label_names,
+        "predicted_label": names[predicted],
+        "predicted_probability": probabilities.max(1),
+        "suggested_label": np.where(flagged, names[others.argmax(1)], None),
+    }

@@ -1,0 +1,127 @@
+"""What a report shows, as plain values: the pipeline fills them, ``undertow.report.render`` draws them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+LABEL_COLUMNS = ("label", "predicted_label", "suggested_label")
+NUMBER_COLUMNS = ("row", "predicted_probability", "loss", "harm", "rank")
+HARM_COLUMNS = ("text", "flagged", *LABEL_COLUMNS, *NUMBER_COLUMNS)
+"""The columns of every harm table; ``text_pair``, ``planted`` and ``original_label`` may be there too."""
+
+GROUP_PREFIX = "harm_"
+"""A column with this prefix holds the harm of one layer group."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One retraining arm: which rows it trained on and how accurate the model became.
+
+    Attributes:
+        name: "as given", "cleaned", "oracle", "random removal".
+        rows: training rows used.
+        accuracy: share of rows answered correctly, 0 to 1.
+        low: lower end of the 95% interval of the accuracy.
+        high: upper end of the 95% interval of the accuracy.
+        note: a remark, printed beside the arm.
+    """
+
+    name: str
+    rows: int
+    accuracy: float
+    low: float
+    high: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class NDRCurve:
+    """Noise detection rate of one ordering of the training rows.
+
+    Attributes:
+        name: "audit", "loss", "random", "ideal", or the name of an estimator.
+        share: share of the rows inspected, 0 to 1, shape [m].
+        found: share of the planted rows found by then, shape [m].
+        ndr10: ``found`` at 10% inspected.
+        ndr20: ``found`` at 20% inspected.
+        ndr30: ``found`` at 30% inspected.
+        auc: area under the curve.
+    """
+
+    name: str
+    share: Float[np.ndarray, " m"]
+    found: Float[np.ndarray, " m"]
+    ndr10: float
+    ndr20: float
+    ndr30: float
+    auc: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of the run cost."""
+
+    name: str
+    seconds: float
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything one report shows.
+
+    Attributes:
+        model: name or folder of the audited model.
+        training_source: where the training rows came from.
+        classes: class names.
+        created: ISO date and time.
+        verdict: one sentence.
+        harm: the harm table, one line per training row, with ``HARM_COLUMNS``.
+        estimator: how influence was estimated.
+        layers: which layer groups were used.
+        aggregation: how influences became one harm.
+        cut: share of the rows that is flagged, 0 to 1.
+        curves: NDR curves; empty where the truth is unknown.
+        arms: retraining arms; empty where nothing was retrained.
+        evaluated_on: a sentence that says which split the arms were compared on.
+        notes: warnings and remarks.
+        stages: what the run cost.
+        configuration: option to value.
+        versions: library to version.
+        fingerprints: data set to fingerprint.
+        next_steps: commands to run next.
+    """
+
+    model: str
+    training_source: str
+    classes: tuple[str, ...]
+    created: str
+    verdict: str
+    harm: pd.DataFrame
+    estimator: str
+    layers: str
+    aggregation: str
+    cut: float
+    curves: tuple[NDRCurve, ...] = ()
+    arms: tuple[Arm, ...] = ()
+    evaluated_on: str = ""
+    notes: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    configuration: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    next_steps: tuple[str, ...] = ()
+
+    @property
+    def truth_known(self) -> bool:
+        """Whether the harm table says which rows carry planted noise."""
+        return "planted" in self.harm.columns and bool(self.harm["planted"].any())
+
+    @property
+    def groups(self) -> list[str]:
+        """Layer groups with a harm column, in the order of the columns."""
+        columns = [str(column) for column in self.harm.columns]
+        return [name.removeprefix(GROUP_PREFIX) for name in columns if name.startswith(GROUP_PREFIX)]

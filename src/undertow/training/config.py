@@ -1,0 +1,22 @@
+"""Hyperparameters of fine-tuning; the defaults are those of the paper's protocol."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FinetuneConfig(BaseModel):
+    """LoRA fine-tuning with AdamW, a cosine schedule with warm-up, and the checkpoint of lowest loss.
+
+    Defaults: Vitel & Chhabra, arXiv 2511.04715, protocol of the classification study.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float = Field(3e-4, gt=0, description="peak learning rate of AdamW")
+    epochs: int = Field(10, ge=1, description="passes over the training set")
+    batch_size: int = Field(32, ge=1, description="rows a step")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
+    rank: int = Field(4, ge=1, description="rank r of LoRA")
+    alpha: float = Field(4, gt=0, description="alpha of LoRA; the update is scaled by alpha / r")
+    dropout: float = Field(0.05, ge=0, lt=1, description="dropout in front of LoRA")
+    target_modules: tuple[str, ...] | None = Field(None, description="layers to adapt; None: query and value")
+    seed: int = Field(0, ge=0, description="seeds initial weights, row order and dropout")

@@ -1,0 +1,188 @@
+"""Fine-tuning a classifier, resumable, keeping the checkpoint of lowest loss on the selection split."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from undertow.data.tokenize import Encoded, pad_batch
+from undertow.errors import TrainingError
+from undertow.models.quiet import quiet_loading
+from undertow.training.config import FinetuneConfig
+from undertow.training.sampler import LengthBucketSampler
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A fine-tuned model with what was seen on the way.
+
+    Attributes:
+        model: the model, with the weights of the best checkpoint, in eval mode.
+        selection_loss: mean loss on the selection split after each epoch.
+        best_epoch: 1-based epoch whose weights were kept.
+    """
+
+    model: nn.Module
+    selection_loss: tuple[float, ...]
+    best_epoch: int
+
+
+class _Rows(torch.utils.data.Dataset[tuple[Encoded, int]]):
+    def __init__(self, encoded: Encoded) -> None:
+        self.encoded = encoded
+
+    def __len__(self) -> int:
+        return len(self.encoded.labels)
+
+    def __getitem__(self, position: int) -> tuple[Encoded, int]:
+        return self.encoded, position
+
+
+class _Collator:
+    def __init__(self, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, items: Sequence[tuple[Encoded, int]]) -> dict[str, Tensor]:
+        import numpy as np
+
+        encoded = items[0][0]
+        positions = np.array([p for _, p in items], dtype=np.int64)
+        batch = {name: torch.from_numpy(a) for name, a in pad_batch(encoded, positions, self.pad_id).items()}
+        return {
+            **batch,
+            "labels": torch.from_numpy(encoded.labels[positions]),
+            "row": torch.from_numpy(positions),
+        }
+
+
+class _Trainer(Trainer):  # type: ignore[misc]
+    """A Trainer with batches of similar length that stops at the first loss that is not finite."""
+
+    def _get_train_sampler(self, train_dataset: _Rows | None = None) -> LengthBucketSampler:
+        rows = train_dataset or self.train_dataset
+        return LengthBucketSampler(rows.encoded.lengths, self.args.train_batch_size, self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset: _Rows) -> list[int]:
+        # The mean loss does not depend on the order, the padding does.
+        return list(map(int, eval_dataset.encoded.lengths.argsort(kind="stable")))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        rows, labels = inputs.pop("row"), inputs.pop("labels")
+        outputs = model(**inputs)
+        losses = nn.functional.cross_entropy(outputs.logits.float(), labels, reduction="none")
+        bad = ~torch.isfinite(losses.detach())
+        if bad.any():
+            raise TrainingError(_diverged(rows[bad].tolist(), len(rows), self.state.global_step, model.training))
+        loss = losses.mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+class _Ticker(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, advance: Advance) -> None:
+        self.advance = advance
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step:  # resumed: what was done before counts
+            self.advance(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.advance(1)
+
+
+def training_steps(rows: int, config: FinetuneConfig) -> int:
+    """Optimiser steps of a fine-tuning."""
+    return config.epochs * -(-rows // config.batch_size)
+
+
+def fine_tune(
+    model: nn.Module,
+    train: Encoded,
+    selection: Encoded,
+    config: FinetuneConfig,
+    *,
+    pad_id: int,
+    folder: Path,
+    device: str = "cpu",
+    advance: Advance = lambda n: None,
+) -> Finetuned:
+    """Train a model (with its adapter attached) and keep the checkpoint of lowest selection loss.
+
+    ``folder`` receives a checkpoint after each epoch; where it holds one already, training goes on from
+    there and ends as if it had never stopped. It is the caller's to delete.
+
+    Raises:
+        TrainingError: when a loss is NaN or infinite; names the rows of the batch.
+    """
+    with quiet_loading():
+        trainer = _Trainer(
+            model=model,
+            args=_arguments(train, config, folder, device),
+            train_dataset=_Rows(train),
+            eval_dataset=_Rows(selection),
+            data_collator=_Collator(pad_id),
+            callbacks=[_Ticker(advance)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+        trainer.train(resume_from_checkpoint=last)
+    losses = tuple(float(e["eval_loss"]) for e in trainer.state.log_history if "eval_loss" in e)
+    best = min(range(len(losses)), key=losses.__getitem__)
+    trained: nn.Module = trainer.model
+    trained.eval()
+    return Finetuned(trained, losses, best + 1)
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a finished fine-tuning."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _arguments(train: Encoded, config: FinetuneConfig, folder: Path, device: str) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=4 * config.batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(config.warmup * training_steps(len(train.labels), config)),
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        logging_nan_inf_filter=False,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        seed=config.seed,
+        data_seed=config.seed,
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device != "cpu",
+        save_total_limit=2,
+    )
+
+
+def _diverged(rows: list[int], batch: int, step: int, training: bool) -> str:
+    shown = ", ".join(map(str, rows[:10])) + (", …" if len(rows) > 10 else "")
+    what = "training" if training else "selection"
+    return (
+        f"The loss is NaN or infinite at step {step}, for {len(rows)} of the {batch} rows of a {what} batch "
+        f"(rows {shown}, counted from 0). Lower --learning-rate; if it happens at step 0, look at these rows."
+    )

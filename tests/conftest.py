@@ -1,4 +1,10 @@
-"""Shape and type checks are on for the whole package while tests run."""
+"""Shape and type checks are on for the whole package while tests run; torch computes on one thread."""
+
+import os
+
+# The models are tiny: a second thread would wait more than it computes. Set before torch is loaded, and for children.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from jaxtyping import install_import_hook
 

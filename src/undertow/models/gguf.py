@@ -1,6 +1,8 @@
 """Dequantising a GGUF file once into a folder of safetensors."""
 
+import contextlib
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -41,7 +43,7 @@ def _convert(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     try:
-        with quiet_loading():
+        with quiet_loading(), contextlib.redirect_stderr(io.StringIO()):  # its bar is not transformers' own kind
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
             model = AutoModelForCausalLM.from_pretrained(
                 file.parent,

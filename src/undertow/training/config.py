@@ -9,14 +9,16 @@ class FinetuneConfig(BaseModel):
     Defaults: Vitel & Chhabra, arXiv 2511.04715, protocol of the classification study.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     learning_rate: float = Field(3e-4, gt=0, description="peak learning rate of AdamW")
     epochs: int = Field(10, ge=1, description="passes over the training set")
     batch_size: int = Field(32, ge=1, description="rows a step")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
-    rank: int = Field(4, ge=1, description="rank r of LoRA")
-    alpha: float = Field(4, gt=0, description="alpha of LoRA; the update is scaled by alpha / r")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    rank: int = Field(4, ge=1, description="rank of LoRA")
+    alpha: float = Field(4.0, gt=0, description="alpha of LoRA; its update is scaled by alpha / rank")
     dropout: float = Field(0.05, ge=0, lt=1, description="dropout in front of LoRA")
-    target_modules: tuple[str, ...] | None = Field(None, description="layers to adapt; None: query and value")
+    target_modules: tuple[str, ...] | None = Field(
+        None, description="last name parts of the linear layers to adapt; query and value unless given"
+    )
     seed: int = Field(0, ge=0, description="seeds initial weights, row order and dropout")

@@ -1,15 +1,18 @@
 """Fine-tuning a classifier, resumable, keeping the checkpoint of lowest loss on the selection split."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
 from undertow.data.tokenize import Encoded, pad_batch
 from undertow.errors import TrainingError
@@ -35,31 +38,32 @@ class Finetuned:
     best_epoch: int
 
 
-class _Rows(torch.utils.data.Dataset[tuple[Encoded, int]]):
-    def __init__(self, encoded: Encoded) -> None:
+class _Rows(torch.utils.data.Dataset["tuple[_Rows, int]"]):
+    """Positions in encoded texts; ``ids`` are the row ids that messages name."""
+
+    def __init__(self, encoded: Encoded, ids: Int[np.ndarray, " n"]) -> None:
         self.encoded = encoded
+        self.ids = ids
 
     def __len__(self) -> int:
         return len(self.encoded.labels)
 
-    def __getitem__(self, position: int) -> tuple[Encoded, int]:
-        return self.encoded, position
+    def __getitem__(self, position: int) -> "tuple[_Rows, int]":
+        return self, position
 
 
 class _Collator:
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
 
-    def __call__(self, items: Sequence[tuple[Encoded, int]]) -> dict[str, Tensor]:
-        import numpy as np
-
-        encoded = items[0][0]
-        positions = np.array([p for _, p in items], dtype=np.int64)
+    def __call__(self, items: Sequence[tuple[_Rows, int]]) -> dict[str, Tensor]:
+        rows = items[0][0]
+        encoded, positions = rows.encoded, np.array([p for _, p in items], dtype=np.int64)
         batch = {name: torch.from_numpy(a) for name, a in pad_batch(encoded, positions, self.pad_id).items()}
         return {
             **batch,
             "labels": torch.from_numpy(encoded.labels[positions]),
-            "row": torch.from_numpy(positions),
+            "row": torch.from_numpy(rows.ids[positions]),
         }
 
 
@@ -91,13 +95,17 @@ class _Trainer(Trainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
 
-class _Ticker(TrainerCallback):  # type: ignore[misc]
+class _Follower(TrainerCallback):  # type: ignore[misc]
+    """Advances the bar, and finds the best checkpoint again where the folder was moved in between."""
+
     def __init__(self, advance: Advance) -> None:
         self.advance = advance
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step:  # resumed: what was done before counts
             self.advance(state.global_step)
+        if state.best_model_checkpoint:
+            state.best_model_checkpoint = str(Path(args.output_dir) / Path(state.best_model_checkpoint).name)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance(1)
@@ -116,34 +124,54 @@ def fine_tune(
     *,
     pad_id: int,
     folder: Path,
+    rows: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]] | None = None,
     device: str = "cpu",
     advance: Advance = lambda n: None,
 ) -> Finetuned:
     """Train a model (with its adapter attached) and keep the checkpoint of lowest selection loss.
 
     ``folder`` receives a checkpoint after each epoch; where it holds one already, training goes on from
-    there and ends as if it had never stopped. It is the caller's to delete.
+    there and ends as if it had never stopped. It is the caller's to delete, except where training
+    diverges: it would do so again from any checkpoint, so they are gone then.
+
+    ``rows`` are the row ids of both splits for messages, positions by default.
 
     Raises:
         TrainingError: when a loss is NaN or infinite; names the rows of the batch.
     """
+    train_ids, selection_ids = rows or (np.arange(len(train)), np.arange(len(selection)))
     with quiet_loading():
         trainer = _Trainer(
             model=model,
-            args=_arguments(train, config, folder, device),
-            train_dataset=_Rows(train),
-            eval_dataset=_Rows(selection),
+            args=_arguments(train, config, folder.resolve(), device),
+            train_dataset=_Rows(train, train_ids),
+            eval_dataset=_Rows(selection, selection_ids),
             data_collator=_Collator(pad_id),
-            callbacks=[_Ticker(advance)],
+            callbacks=[_Follower(advance)],
         )
         trainer.remove_callback(PrinterCallback)
-        last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-        trainer.train(resume_from_checkpoint=last)
+        try:
+            trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+        except TrainingError:
+            forget_checkpoints(folder)
+            raise
     losses = tuple(float(e["eval_loss"]) for e in trainer.state.log_history if "eval_loss" in e)
     best = min(range(len(losses)), key=losses.__getitem__)
     trained: nn.Module = trainer.model
     trained.eval()
     return Finetuned(trained, losses, best + 1)
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; what a kill left unfinished is deleted."""
+    newest_first = sorted(folder.glob("checkpoint-*"), key=lambda c: int(c.name.split("-")[1]), reverse=True)
+    for checkpoint in newest_first:
+        try:
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text())  # written last
+            return str(checkpoint.resolve())
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    return None
 
 
 def forget_checkpoints(folder: Path) -> None:
@@ -180,9 +208,11 @@ def _arguments(train: Encoded, config: FinetuneConfig, folder: Path, device: str
 
 
 def _diverged(rows: list[int], batch: int, step: int, training: bool) -> str:
+    rows = sorted(rows)
     shown = ", ".join(map(str, rows[:10])) + (", …" if len(rows) > 10 else "")
-    what = "training" if training else "selection"
+    what = "training" if training else "validation"
+    advice = "Lower --learning-rate." if step else "Look at these rows, and at the weights of the model."
     return (
-        f"The loss is NaN or infinite at step {step}, for {len(rows)} of the {batch} rows of a {what} batch "
-        f"(rows {shown}, counted from 0). Lower --learning-rate; if it happens at step 0, look at these rows."
+        f"The loss is NaN or infinite after {step} steps, for {len(rows)} of the {batch} rows of a batch of the "
+        f"{what} data (rows {shown}, counted from 0): fine-tuning has diverged. {advice}"
     )

@@ -1,0 +1,68 @@
+"""Every command and every Python example in the documentation runs as it stands, on a tiny model and tiny data."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from undertow.cli.main import app
+
+from . import tiny
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = [
+    (page.name, line)
+    for page in PAGES
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("undertow ")
+]
+EXAMPLES = [
+    (page.name, code) for page in PAGES for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """The files that the examples name, in the current folder."""
+    tiny.save_bert(tmp_path / "my-model")
+    tiny.rows(96, seed=0).to_csv(tmp_path / "train.csv", index=False)
+    tiny.rows(48, seed=1).to_csv(tmp_path / "validation.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_documentation_has_examples():
+    assert len(COMMANDS) >= 4
+    assert len(EXAMPLES) >= 2
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda v: v if v.endswith(".md") else "")
+def test_commands_run(page, command, workplace, capsys):
+    arguments = shlex.split(command)[1:]
+    # Ten epochs are the paper's; two are enough to see that the command runs.
+    app([*arguments, "--epochs", "2"], standalone_mode=False)
+    out = workplace / arguments[arguments.index("--out") + 1]
+    assert (out / "report.html").is_file()
+    assert "flagged as most harmful" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(("page", "code"), EXAMPLES, ids=lambda v: v if v.endswith(".md") else "")
+def test_python_examples_run(page, code, workplace):
+    exec(compile(code, page, "exec"), {"__name__": "__main__"})
+    assert (workplace / "cleaned.jsonl").is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    missing = [t for t in targets if not t.startswith("https://") and not (page.parent / t).exists()]
+    assert missing == []
+
+
+def test_changelog_names_the_version():
+    import undertow
+
+    assert f"## [{undertow.__version__}]" in (ROOT / "CHANGELOG.md").read_text()

@@ -46,9 +46,8 @@ def capture(model: nn.Module, modules: Sequence[TrackedModule], sink: GradientSi
     calls, whose gradients add up.
     """
     required = [(p, p.requires_grad) for p in model.parameters()]
-    handles = [t.module.register_forward_hook(_keep(i, t.module, sink)) for i, t in enumerate(modules)]
-    embedding = _input_embedding(model)
-    handles.append(embedding.register_forward_hook(_as_leaf))
+    handles = [_input_embedding(model).register_forward_hook(_as_leaf)]
+    handles += [t.module.register_forward_hook(_keep(i, t.module, sink)) for i, t in enumerate(modules)]
     try:
         model.requires_grad_(False)
         yield

@@ -77,9 +77,9 @@ class InfluenceWriter:
         if self._path is None:
             values = ("estimator", "module", "query", "sample"), self._values
             return self._frame.assign(influence=values).assign(variables.data_vars)
-        variables.drop_vars(list(variables.coords)).to_zarr(
-            self._path, mode="a", zarr_format=_FORMAT, consolidated=False
-        )
+        # With the frame's coordinates and attributes once more: appending replaces what the group says of them.
+        whole = variables.assign_coords(self._frame.coords).assign_attrs(self._frame.attrs)
+        whole.to_zarr(self._path, mode="a", zarr_format=_FORMAT, consolidated=False)
         zarr.consolidate_metadata(str(self._path), zarr_format=_FORMAT)
         return open_influence(self._path)
 

@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -90,13 +93,15 @@ def load_model(
     classes: tuple[str, ...],
     *,
     use_adapter: bool = True,
+    new_head: bool = False,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a classification model; a head that the weights lack is initialised from ``seed``.
 
-    The model is returned in eval mode, on the CPU.
+    With ``new_head`` that also happens to a head of another size, which is refused otherwise. The model is
+    returned in eval mode, on the CPU.
 
     Raises:
         ModelError: when the weights cannot be loaded safely, or do not fit the number of classes.
@@ -113,14 +118,16 @@ def load_model(
                 dtype=dtype,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # judged below, where they can be named
                 **arguments,
             )
             tokenizer = AutoTokenizer.from_pretrained(source.base, **arguments)
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
+        except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as error:
             raise ModelError(_loading_failed(source, classes, error)) from error
-    missing = set(info["missing_keys"]) | {k[0] for k in info["mismatched_keys"]}
-    notes = _give_pad_token(model, tokenizer)
-    trained_head = not head_parameter_names(missing)
+    mismatched = {k[0] for k in info["mismatched_keys"]}
+    _check_shapes(source, classes, mismatched, new_head=new_head or source.adapter is not None)
+    notes = prepare_tokenizer(model, tokenizer)
+    trained_head = not head_parameter_names(set(info["missing_keys"]) | mismatched)
     if source.adapter is not None and use_adapter:
         model = with_adapter(model, source.adapter, len(classes))
         trained_head = True
@@ -134,8 +141,27 @@ def cache_folder() -> Path:
 
 
 def prepare_tokenizer(model: nn.Module, tokenizer: object) -> tuple[str, ...]:
-    """Make sure that a model and its tokenizer agree on a pad token; returns what was done, in words."""
-    return _give_pad_token(model, tokenizer)
+    """Make sure that a model and its tokenizer go together and have a pad token; says what was done, in words.
+
+    Raises:
+        ModelError: for a tokenizer without a vocabulary or of another model.
+    """
+    vocabulary: dict[str, int] = tokenizer.get_vocab()  # type: ignore[attr-defined]
+    if not set(vocabulary) - set(tokenizer.all_special_tokens):  # type: ignore[attr-defined]
+        raise ModelError(
+            "The tokenizer knows no words: its vocabulary file is missing, so every text would look the same. Copy "
+            "tokenizer.json (or the vocabulary files) of the model into its folder, as save_pretrained of the "
+            "tokenizer writes it."
+        )
+    notes = _give_pad_token(model, tokenizer)
+    known = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    highest = max(vocabulary.values())
+    if highest >= known:
+        raise ModelError(
+            f"The tokenizer gives token ids up to {highest}, the model knows {known} tokens. They are not of the "
+            "same model, or tokens were added and the model was not resized. Pass the tokenizer that belongs to it."
+        )
+    return notes
 
 
 def _resolve_folder(
@@ -143,13 +169,19 @@ def _resolve_folder(
 ) -> ModelSource:
     if (path / "adapter_config.json").is_file():
         _refuse_pickles(path, "adapter_model")
-        base = json.loads((path / "adapter_config.json").read_text()).get("base_model_name_or_path")
+        base = _base_of(path / "adapter_config.json")
         if not base:
             raise ModelError(
                 f"The adapter in {spec} does not name its base model. Add base_model_name_or_path to its "
                 "adapter_config.json: a hub id or a local folder."
             )
-        resolved = resolve_model(base, cache=cache, trust_remote_code=trust_remote_code, say=say)
+        try:
+            resolved = resolve_model(base, cache=cache, trust_remote_code=trust_remote_code, say=say)
+        except ModelError as error:
+            raise ModelError(
+                f"The adapter in {spec} belongs to the base model '{base}', which cannot be had: {error} Bring it "
+                "there, or correct base_model_name_or_path in the adapter's adapter_config.json."
+            ) from error
         if resolved.adapter:
             raise ModelError(f"The adapter in {spec} sits on another adapter, {base}. Merge that one first.")
         return ModelSource(spec, resolved.base, path, _adapter_classes(path) or resolved.classes)
@@ -162,6 +194,33 @@ def _resolve_folder(
         )
     _refuse_pickles(path, "model")
     return ModelSource(spec, str(path), classes=_config_classes(str(path), trust_remote_code))
+
+
+def _base_of(file: Path) -> str | None:
+    try:
+        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{file} cannot be read: {_first_line(error)} It is the JSON that save_pretrained of an adapter writes; "
+            "save the adapter again."
+        ) from error
+    return str(base) if base else None
+
+
+def _check_shapes(source: ModelSource, classes: tuple[str, ...], mismatched: set[str], *, new_head: bool) -> None:
+    """A head may have another size where it is made anew; nothing else may."""
+    others = sorted(mismatched - set(head_parameter_names(mismatched)))
+    if others:
+        raise ModelError(
+            f"The weights of '{source.base}' do not have the shapes that its config.json says "
+            f"({', '.join(others[:5])}). Take config.json and the weights from the same save_pretrained."
+        )
+    if mismatched and not new_head:
+        raise ModelError(
+            f"The model '{source.base}' has a trained head, but not for {len(classes)} classes as the training data "
+            f"has them ({', '.join(classes[:8])}{', …' if len(classes) > 8 else ''}). Give data with the model's "
+            "classes, or pass --finetune always to train a new head."
+        )
 
 
 def _refuse_pickles(path: Path, stem: str) -> None:
@@ -185,16 +244,20 @@ def _adapter_classes(path: Path) -> tuple[str, ...] | None:
 def _config_classes(base: str, trust_remote_code: bool) -> tuple[str, ...] | None:
     """Class names in a model's configuration, where its head was trained with names."""
     try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
+        with quiet_loading():
+            config = AutoConfig.from_pretrained(base, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"The model '{base}' cannot be had: {_first_line(error)} --model takes a hub id (with access to the "
             "hub, or already in its cache), a local folder, or a .gguf file."
         ) from error
     architectures = config.architectures or []
-    if not any("SequenceClassification" in a for a in architectures):
-        return None
-    names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    return class_names(config) if any("SequenceClassification" in a for a in architectures) else None
+
+
+def class_names(config: Any) -> tuple[str, ...] | None:
+    """What a classifier's configuration calls its outputs, in their order; None where they only have numbers."""
+    names = tuple(str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels))
     return None if all(n == f"LABEL_{i}" for i, n in enumerate(names)) else names
 
 
@@ -208,7 +271,15 @@ def with_adapter(model: nn.Module, adapter: Path, classes: int) -> nn.Module:
 
     try:
         with quiet_loading():
+            # Where its keys match no layer, peft leaves lora_B at zero and says no more than this.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
             loaded: nn.Module = PeftModel.from_pretrained(model, str(adapter), use_safetensors=True)
+    except UserWarning as error:
+        raise ModelError(
+            f"The adapter in {adapter} does not fit its base model: it lacks weights for layers that it should adapt, "
+            "so it was made for another architecture or another task. Pass an adapter of a sequence classifier, or "
+            "--finetune always to train a new one."
+        ) from error
     except (RuntimeError, ValueError, OSError, TypeError) as error:
         raise ModelError(
             f"The adapter in {adapter} does not fit its base model with {classes} classes: {_first_line(error)} "
@@ -235,7 +306,8 @@ def _loading_failed(source: ModelSource, classes: tuple[str, ...], error: Except
     return (
         f"The model '{source.base}' could not be loaded as a classifier of {len(classes)} classes "
         f"({', '.join(classes[:8])}{', …' if len(classes) > 8 else ''}): {_first_line(error)} Accepted are "
-        "weights in safetensors or GGUF, with a head of as many classes as the training data or none. "
+        "weights in safetensors or GGUF, with a head of as many classes as the training data or none "
+        "(--finetune always makes a new one), and the model's tokenizer beside them. "
         "A pickle checkpoint is converted by loading it where you trust it and calling save_pretrained."
     )
 
@@ -250,5 +322,5 @@ def weights_fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -32,8 +32,8 @@ def tracked_modules(model: nn.Module) -> tuple[TrackedModule, ...]:
     The order is that of the model. A head layer's weight and bias form one module.
 
     Raises:
-        ModelError: for adapters whose gradient is not that of two linear maps (DoRA, several active
-            adapters), or when there is nothing to track.
+        ModelError: for adapters whose gradient is not that of two linear maps (DoRA, several adapters), or
+            that take no part in the forward pass (merged, disabled), or when there is nothing to track.
     """
     _refuse_unsupported_adapters(model)
     found = []
@@ -72,3 +72,9 @@ def _refuse_unsupported_adapters(model: nn.Module) -> None:
                 "The adapter uses DoRA, whose per-sample gradients are not computed here. Fine-tune with "
                 "plain LoRA or rsLoRA (use_dora=False), or pass --finetune always to have it done."
             )
+    # Such an A and B never run: their gradients would be zero without a word.
+    if any(m.merged or m.disable_adapters for m in model.modules() if hasattr(m, "lora_A")):
+        raise ModelError(
+            "The adapter is merged into its base layers or switched off, so it takes no part in the model. "
+            "Call unmerge_adapter() or enable_adapter_layers() on the model first."
+        )

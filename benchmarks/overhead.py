@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import bundled_minilm, glue, table, write_section
 from torch import nn
 
+from common import bundled_minilm, glue, table, write_section
 from undertow.data import Encoded, encode, pad_batch, token_budget_batches
 from undertow.gradients.collect import TOKEN_BUDGET, collect_gradients
 from undertow.gradients.store import GradientStore

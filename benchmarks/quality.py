@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from common import bundled_minilm, glue, table, write_section
 
+from common import bundled_minilm, glue, table, write_section
 from undertow.aggregation.additive import chosen_queries, combine, module_score
 from undertow.data import stratified_subset
 from undertow.influence.names import ESTIMATOR_NAMES

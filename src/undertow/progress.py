@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +17,7 @@ from rich.progress import (
 Advance = Callable[[int], None]
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """What a stage tells of its progress."""
 

@@ -63,20 +63,13 @@ def tokenizer(*, kind: str = "bert") -> PreTrainedTokenizerFast:
 
 
 def bert_config(**more: object) -> BertConfig:
-    return BertConfig(
-        vocab_size=len(WORDS) + 4,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        **more,
-    )
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    return BertConfig(**{"vocab_size": len(WORDS) + 4, "max_position_embeddings": 64, **sizes, **more})
 
 
-def save_bert(folder: Path, classes: tuple[str, ...] = ()) -> Path:
+def save_bert(folder: Path, classes: tuple[str, ...] = (), *, seed: int = 0) -> Path:
     """A BERT-type model: an encoder without a head, or with ``classes`` a whole classifier."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     if classes:
         names = dict(enumerate(classes))
         model = BertForSequenceClassification(

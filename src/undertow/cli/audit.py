@@ -5,19 +5,20 @@ from typing import Annotated, Any
 
 import typer
 
-from undertow.pipeline.settings import AuditSettings, settings_from
+from undertow.pipeline.settings import AuditSettings, option_flag, settings_from
 
 _FIELDS = AuditSettings.model_fields
-_DATA, _METHOD, _TRAIN = "Data", "Method", "Fine-tuning"
 
 
-def _option(flag: str, field: str, panel: str, extra: str = "") -> Any:
+def _option(field: str, metavar: str | None = None, extra: str = "") -> Any:
+    """The option of a settings field: its flag, description and default."""
     info = _FIELDS[field]
-    default = info.default
-    if isinstance(default, tuple):
-        default = ",".join(default)
+    default = ",".join(info.default) if isinstance(info.default, tuple) else info.default
+    default = f"{default:g}" if isinstance(default, float) else default
     shown = "" if default is None or isinstance(default, bool) else f" [default: {default}]"
-    return typer.Option(flag, help=f"{info.description}{extra}{shown}", rich_help_panel=panel, show_default=False)
+    described = f"{info.description}{extra}"
+    text = f"{described[0].upper()}{described[1:]}.{shown}"
+    return typer.Option(option_flag(field), help=text, show_default=False, metavar=metavar)
 
 
 def audit_command(
@@ -37,46 +38,40 @@ def audit_command(
     queries: Annotated[str | None, typer.Option(help="Trusted data for the queries alone.", metavar="SRC")] = None,
     test: Annotated[str | None, typer.Option(help="Data that accuracies are compared on.", metavar="SRC")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
-    text_column: Annotated[str | None, _option("--text-column", "text_column", _DATA)] = None,
-    text_pair_column: Annotated[str | None, _option("--text-pair-column", "text_pair_column", _DATA)] = None,
-    label_column: Annotated[str | None, _option("--label-column", "label_column", _DATA)] = None,
-    max_length: Annotated[int | None, _option("--max-length", "max_length", _DATA)] = None,
-    query_share: Annotated[float | None, _option("--query-share", "query_share", _DATA)] = None,
-    holdout_share: Annotated[float | None, _option("--holdout-share", "holdout_share", _DATA)] = None,
-    plant: Annotated[float | None, _option("--plant", "plant", _DATA)] = None,
+    text_column: Annotated[str | None, _option("text_column", "NAME")] = None,
+    text_pair_column: Annotated[str | None, _option("text_pair_column", "NAME")] = None,
+    label_column: Annotated[str | None, _option("label_column", "NAME")] = None,
+    max_length: Annotated[int | None, _option("max_length", "TOKENS")] = None,
+    query_share: Annotated[float | None, _option("query_share", "SHARE")] = None,
+    holdout_share: Annotated[float | None, _option("holdout_share", "SHARE")] = None,
+    plant: Annotated[float | None, _option("plant", "SHARE")] = None,
+    finetune: Annotated[str | None, _option("finetune", "WHEN", " (auto)")] = None,
     estimator: Annotated[
-        list[str] | None,
-        _option("--estimator", "estimators", _METHOD, "; tracin, cosine, datainf; repeat or join by commas"),
+        list[str] | None, _option("estimators", "NAME", ": tracin, cosine, datainf; repeat or join by commas")
     ] = None,
     layers: Annotated[
         str | None,
         _option(
-            "--layers",
-            "layers",
-            _METHOD,
-            ": all, attention, early, middle, late, att1..att4, head, 0-7, or several by commas",
+            "layers", "GROUP", ": all, attention, mlp, early, middle, late, att1 to att4, head, 0-7, several by commas"
         ),
     ] = None,
-    aggregate: Annotated[str | None, _option("--aggregate", "aggregate", _METHOD)] = None,
-    k: Annotated[float | None, _option("--k", "k", _METHOD)] = None,
-    correct_only: Annotated[bool, _option("--correct-only", "correct_only", _METHOD)] = False,
-    cut: Annotated[float | None, _option("--cut", "cut", _METHOD)] = None,
-    retrain: Annotated[bool, _option("--retrain", "retrain", _METHOD)] = False,
-    finetune: Annotated[str | None, _option("--finetune", "finetune", _TRAIN, ": auto, always or never")] = None,
-    learning_rate: Annotated[float | None, _option("--learning-rate", "learning_rate", _TRAIN)] = None,
-    epochs: Annotated[int | None, _option("--epochs", "epochs", _TRAIN)] = None,
-    batch_size: Annotated[int | None, _option("--batch-size", "batch_size", _TRAIN)] = None,
-    warmup: Annotated[float | None, _option("--warmup", "warmup", _TRAIN)] = None,
-    rank: Annotated[int | None, _option("--rank", "rank", _TRAIN)] = None,
-    alpha: Annotated[float | None, _option("--alpha", "alpha", _TRAIN)] = None,
-    dropout: Annotated[float | None, _option("--dropout", "dropout", _TRAIN)] = None,
-    target_modules: Annotated[
-        list[str] | None, _option("--target-modules", "target_modules", _TRAIN, "; repeat or join by commas")
-    ] = None,
-    seed: Annotated[int | None, _option("--seed", "seed", _TRAIN)] = None,
-    device: Annotated[str | None, _option("--device", "device", _TRAIN)] = None,
-    memory: Annotated[float | None, _option("--memory", "memory", _METHOD)] = None,
-    trust_remote_code: Annotated[bool, _option("--trust-remote-code", "trust_remote_code", _TRAIN)] = False,
+    aggregate: Annotated[str | None, _option("aggregate", "HOW")] = None,
+    k: Annotated[float | None, _option("k", "SHARE")] = None,
+    correct_only: Annotated[bool, _option("correct_only")] = False,
+    cut: Annotated[float | None, _option("cut", "SHARE")] = None,
+    retrain: Annotated[bool, _option("retrain")] = False,
+    learning_rate: Annotated[float | None, _option("learning_rate", "RATE")] = None,
+    epochs: Annotated[int | None, _option("epochs", "N")] = None,
+    batch_size: Annotated[int | None, _option("batch_size", "ROWS")] = None,
+    warmup: Annotated[float | None, _option("warmup", "SHARE")] = None,
+    rank: Annotated[int | None, _option("rank", "N")] = None,
+    alpha: Annotated[float | None, _option("alpha", "NUMBER")] = None,
+    dropout: Annotated[float | None, _option("dropout", "SHARE")] = None,
+    target_modules: Annotated[list[str] | None, _option("target_modules", "NAME", "; repeat or join by commas")] = None,
+    seed: Annotated[int | None, _option("seed", "N")] = None,
+    device: Annotated[str | None, _option("device", "NAME")] = None,
+    memory: Annotated[float | None, _option("memory", "GB")] = None,
+    trust_remote_code: Annotated[bool, _option("trust_remote_code")] = False,
 ) -> None:
     """Find the training samples that harm a model, and hand back a cleaned set.
 

@@ -9,6 +9,8 @@ from undertow.cli.audit import audit_command
 from undertow.cli.demo import demo_command
 from undertow.errors import UndertowError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="undertow",
     help="Find the training samples that drag a fine-tuned language model down, and clean them out.",
@@ -21,7 +23,7 @@ app.command("audit")(audit_command)
 app.command("demo")(demo_command)
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool | None) -> None:
     if asked:
         from undertow import __version__
 
@@ -32,8 +34,8 @@ def _version(asked: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = None,
 ) -> None:
     """Find the training samples that drag a fine-tuned language model down, and clean them out."""
 
@@ -45,6 +47,7 @@ def run() -> None:
     except UndertowError as error:
         typer.echo(f"undertow: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("undertow: interrupted. The same command goes on where this one stopped.", err=True)
-        sys.exit(130)
+    except SystemExit as end:  # typer turns an interrupt into this, without a word
+        if end.code == INTERRUPTED:
+            typer.echo("undertow: interrupted. The same command goes on where this one stopped.", err=True)
+        raise

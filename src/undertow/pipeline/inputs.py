@@ -41,6 +41,7 @@ class Inputs:
         evaluation: what accuracies are compared on.
         evaluated_on: which split that is, in a sentence.
         planted: what was planted, or None.
+        detected: for each source its rows, classes and columns, and how the columns were found.
         notes: what a user should know of this data.
         fingerprints: content hash of each source.
     """
@@ -51,6 +52,7 @@ class Inputs:
     evaluation: Samples
     evaluated_on: str
     planted: Planted | None
+    detected: tuple[str, ...]
     notes: tuple[str, ...]
     fingerprints: dict[str, str]
 
@@ -80,12 +82,14 @@ def load_inputs(
         "text_pair": settings.text_pair_column,
         "label": settings.label_column,
     }
-    given = _in_model_order(load_samples(train, **columns, role="training"), model_classes)
-    check_enough_rows(given, settings.batch_size)
+    read = load_samples(train, **columns, role="training")
+    check_enough_rows(read, settings.batch_size)
+    order = _class_order(read.classes, model_classes)
+    given = _renumbered(read, order)
     trusted = {"validation": validation, "queries": queries, "test": test}
-    known: dict[str, Any] = {"classes": given.classes, "class_positions": has_class_positions(given)}
+    known: dict[str, Any] = {"classes": read.classes, "class_positions": has_class_positions(read)}
     others = {
-        role: load_samples(source, **columns, **known, role=role)
+        role: _renumbered(load_samples(source, **columns, **known, role=role), order)
         for role, source in trusted.items()
         if source is not None
     }
@@ -101,30 +105,41 @@ def load_inputs(
         evaluation,
         evaluated_on,
         planted,
-        tuple(_notes(given, others)),
+        tuple(_detected(role, s) for role, s in samples.items()),
+        tuple(_notes(given, others, model_classes)),
         {role: fingerprint(s) for role, s in samples.items()},
     )
 
 
-def _in_model_order(train: Samples, model_classes: tuple[str, ...] | None) -> Samples:
-    """Number the classes as the trained head does, where its names are known."""
-    if model_classes is None or model_classes == train.classes:
-        return train
-    if set(model_classes) != set(train.classes):
+def _class_order(classes: tuple[str, ...], model_classes: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The classes as the outputs of the trained head are numbered, where its names are known.
+
+    Labels 0, 1, 2, … are the positions of its outputs where those have other names.
+    """
+    if model_classes is None:
+        return classes
+    positions = tuple(str(i) for i in range(len(model_classes)))
+    order = next((o for o in (model_classes, positions) if set(classes) <= set(o)), None)
+    if order is None:
         raise ModelError(
             f"The model was trained for the classes {', '.join(model_classes)}, but the training data has "
-            f"{', '.join(train.classes)}. Give data with the model's classes, or pass --finetune always to train a "
+            f"{', '.join(classes)}. Give data with the model's classes, or pass --finetune always to train a "
             "new adapter and head."
         )
-    place = np.array([model_classes.index(c) for c in train.classes])
-    return replace(train, classes=model_classes, labels=place[train.labels])
+    return order
+
+
+def _renumbered(samples: Samples, order: tuple[str, ...]) -> Samples:
+    place = np.array([order.index(c) for c in samples.classes])
+    return replace(samples, classes=order, labels=place[samples.labels])
 
 
 def _roles(others: dict[str, Samples], settings: AuditSettings) -> tuple[Samples, Samples, Samples, str]:
     """Selection, queries, evaluation, and which split the last one is, in words."""
     validation, test = others["validation"], others.get("test")
-    share = settings.holdout_share
+    share, why = settings.holdout_share, "--holdout-share 0 holds none out"
     if share is None:
+        why = f"fewer than {3 * MIN_HOLDOUT} are too few to hold some out"
         enough = settings.retrain and test is None and len(validation) // 3 >= MIN_HOLDOUT
         share = 1 / 3 if enough else 0.0
     selection, queries, holdout = _split(validation, others.get("queries"), share, settings)
@@ -134,8 +149,8 @@ def _roles(others: dict[str, Samples], settings: AuditSettings) -> tuple[Samples
         text = f"{len(holdout):,} held-out rows of {validation.source} that chose neither a checkpoint nor a sample"
         return selection, queries, holdout, text
     text = (
-        f"the {len(selection):,} validation rows that also chose the checkpoints (too few rows to hold some out): "
-        "accuracies are optimistic, for all models alike"
+        f"the {len(selection):,} validation rows that also chose the checkpoints ({why}): accuracies are optimistic, "
+        "for all models alike"
     )
     return selection, queries, selection, text
 
@@ -154,14 +169,23 @@ def _split(
     return parts.selection, queries, parts.queries
 
 
-def _notes(train: Samples, others: dict[str, Samples]) -> list[str]:
-    notes = [f"{train.source}: {'; '.join(train.columns.notes)}"] if train.columns.notes else []
+def _detected(role: str, samples: Samples) -> str:
+    classes = ", ".join(samples.classes[:8]) + (", …" if len(samples.classes) > 8 else "")
+    counts = f"{len(samples):,} rows" + (f", {len(samples.classes)} classes ({classes})" if role == "training" else "")
+    return "; ".join((f"{role.capitalize()} data {samples.source}: {counts}", *samples.columns.notes)) + "."
+
+
+def _notes(train: Samples, others: dict[str, Samples], model_classes: tuple[str, ...] | None) -> list[str]:
+    notes = []
+    if model_classes and train.classes != model_classes:
+        read = ", ".join(f"{i} is {name}" for i, name in enumerate(model_classes))
+        notes.append(f"The labels are read as positions of the model's outputs: {read}.")
     for role, other in others.items():
         leaks = count_leaks(train, other)
         if leaks:
             notes.append(
-                f"Leak: {leaks:,} training rows stand in the {role} source too, word for word. What is measured "
-                "there is optimistic; remove them from one side."
+                f"Leak: {leaks:,} of {len(train):,} training rows stand in the {role} source too, word for word. What "
+                "is measured there is optimistic; remove them from one side."
             )
     conflicts = duplicate_conflicts(train)
     if conflicts:

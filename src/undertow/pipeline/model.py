@@ -1,5 +1,6 @@
 """Getting from a model argument to the model that is audited."""
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +9,23 @@ from typing import Any
 from torch import nn
 
 from undertow.errors import ModelError
+from undertow.models.groups import select_modules
 from undertow.models.loading import (
     CLASSES_FILE,
     LoadedModel,
     ModelSource,
+    class_names,
     load_model,
     prepare_tokenizer,
     resolve_model,
+    weights_fingerprint,
     with_adapter,
 )
+from undertow.models.modules import tracked_modules
 from undertow.pipeline.inputs import Inputs
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.settings import AuditSettings
-from undertow.pipeline.steps import Start, fine_tune_step, start_from, start_in_memory
+from undertow.pipeline.steps import Start, adapt, fine_tune_step, start_from, start_in_memory
 from undertow.progress import Reporter
 
 ModelLike = str | Path | nn.Module
@@ -37,16 +42,25 @@ class DescribedModel:
 
 
 @dataclass(frozen=True)
-class Audited:
-    """The model that is audited.
+class Candidate:
+    """A model that is loaded and checked, but not yet trained.
 
-    ``trained_here`` says that the audit fine-tuned it, from ``start`` and on the training rows.
+    Attributes:
+        name: what the user calls it.
+        model: the model where it is audited as it is, None where it is to be fine-tuned.
+        start: where fine-tunings of it start.
+        trained_here: whether the audit fine-tunes it, from ``start`` and on the training rows.
+        settings: the settings, with the maximum length cut to what the model can read.
+        fingerprint: hash of the weights as they were loaded.
+        notes: what a user should know of this model.
     """
 
     name: str
-    model: nn.Module
+    model: nn.Module | None
     start: Start
     trained_here: bool
+    settings: AuditSettings
+    fingerprint: str
     notes: tuple[str, ...]
 
 
@@ -57,48 +71,55 @@ def describe_model(model: ModelLike, settings: AuditSettings, show: Reporter) ->
         ModelError: when there is no such model, or it is not one that can be loaded safely.
     """
     if isinstance(model, nn.Module):
-        return DescribedModel(f"in-memory {type(model).__name__}", None, model, None)
-    source = resolve_model(str(model), trust_remote_code=settings.trust_remote_code, say=show.say)
+        name, source = f"in-memory {type(model).__name__}", None
+        classes = class_names(model.config) if hasattr(model, "config") else None
+    else:
+        name, source = str(model), resolve_model(str(model), trust_remote_code=settings.trust_remote_code, say=show.say)
+        classes = source.classes
     # A head that is to be trained anew does not decide the order of the classes.
-    classes = None if settings.finetune == "always" else source.classes
-    return DescribedModel(str(model), source, None, classes)
+    classes = None if settings.finetune == "always" else classes
+    return DescribedModel(name, source, model if isinstance(model, nn.Module) else None, classes)
 
 
-def prepare_model(
-    run: RunFolder,
-    described: DescribedModel,
-    tokenizer: Any,
-    inputs: Inputs,
-    settings: AuditSettings,
-    show: Reporter,
-) -> Audited:
-    """Load the model and fine-tune it where that is asked for or needed.
+def load_candidate(
+    described: DescribedModel, tokenizer: Any, classes: tuple[str, ...], settings: AuditSettings
+) -> Candidate:
+    """Load the model, and check all that can be checked of it before it is trained.
 
     Raises:
         ModelError: when the model cannot be loaded, or has nothing trained and may not be trained.
-        TrainingError: when fine-tuning diverges.
+        ConfigError: when the settings select no module of it.
     """
-    classes = inputs.train.classes
     loaded = _load(described, tokenizer, classes, settings)
     start = _start(described, loaded, classes, settings)
-    train_here, trained = _must_train(loaded, settings), loaded.model
-    notes = loaded.notes if train_here else (*loaded.notes, *_coverage(loaded))
+    train_here, fingerprint = _must_train(loaded, settings), weights_fingerprint(loaded.model)
+    notes = loaded.notes if train_here else (*loaded.notes, *_coverage(loaded), *_unnamed(described, classes))
+    allowed = _readable(loaded, settings)
+    model: nn.Module = loaded.model
     if train_here:
-        del loaded, trained  # the start makes its own copy; two would be held while it trains
-        trained = _train(run, start, inputs, settings, show)
-    return Audited(described.name, trained, start, train_here, notes)
+        # A model from disk is made anew to be trained, so this one can serve for the check.
+        model = start.make() if described.source is None else adapt(model, settings)
+    select_modules([t.key for t in tracked_modules(model)], settings.layers)
+    return Candidate(described.name, None if train_here else model, start, train_here, allowed, fingerprint, notes)
 
 
-def _train(run: RunFolder, start: Start, inputs: Inputs, settings: AuditSettings, show: Reporter) -> nn.Module:
+def train_candidate(run: RunFolder, candidate: Candidate, inputs: Inputs, show: Reporter) -> nn.Module:
+    """The model to audit: as it was loaded, or fine-tuned where that is asked for or needed.
+
+    Raises:
+        TrainingError: when fine-tuning diverges.
+    """
+    if candidate.model is not None:
+        return candidate.model
     adapter, classes = run.path / "adapter", inputs.train.classes
     if run.done("fine-tune"):
-        return with_adapter(start.base(), adapter, len(classes))
+        return with_adapter(candidate.start.base(), adapter, len(classes))
     with run.stage("fine-tune") as outputs:
         tuned = fine_tune_step(
-            start,
+            candidate.start,
             inputs.train,
             inputs.selection,
-            settings,
+            candidate.settings,
             folder=run.path / "checkpoints" / "as-given",
             reporter=show,
         )
@@ -110,9 +131,10 @@ def _train(run: RunFolder, start: Start, inputs: Inputs, settings: AuditSettings
 def _load(described: DescribedModel, tokenizer: Any, classes: tuple[str, ...], settings: AuditSettings) -> LoadedModel:
     if described.source is not None:
         return _load_source(described.source, classes, settings, use_adapter=settings.finetune != "always")
-    model = described.module
-    if tokenizer is None or model is None:
+    if tokenizer is None or described.module is None:
         raise ModelError("A model in memory came without its tokenizer. Pass tokenizer= beside it.")
+    # Copies: what is done to them (a pad token, the device, LoRA) must not be seen in the user's own.
+    model, tokenizer = copy.deepcopy(described.module), copy.deepcopy(tokenizer)
     outputs = getattr(getattr(model, "config", None), "num_labels", None)
     if outputs != len(classes):
         raise ModelError(
@@ -132,6 +154,7 @@ def _load_source(
         source,
         classes,
         use_adapter=use_adapter,
+        new_head=settings.finetune == "always",
         seed=settings.seed,
         trust_remote_code=settings.trust_remote_code,
     )
@@ -167,7 +190,35 @@ def _coverage(loaded: LoadedModel) -> tuple[str, ...]:
     )
 
 
+def _unnamed(described: DescribedModel, classes: tuple[str, ...]) -> tuple[str, ...]:
+    if described.classes is not None or classes == tuple(str(i) for i in range(len(classes))):
+        return ()
+    order = ", ".join(f"{i} is {name}" for i, name in enumerate(classes))
+    return (
+        f"The model does not name its outputs; they are read in the order of the training classes: {order}. If they "
+        "mean something else, put the names into id2label of its config.json.",
+    )
+
+
+def _readable(loaded: LoadedModel, settings: AuditSettings) -> AuditSettings:
+    """The settings, with a maximum length that the position embeddings cover."""
+    positions = getattr(loaded.model.config, "max_position_embeddings", None)
+    if not isinstance(positions, int):
+        return settings
+    # RoBERTa-type models use up to two positions for padding; their tokenizers know.
+    told = int(getattr(loaded.tokenizer, "model_max_length", positions))
+    limit = told if 0 <= positions - told <= 2 else positions
+    return settings.model_copy(update={"max_length": min(settings.max_length, limit)})
+
+
 def save_adapter(model: nn.Module, folder: Path, classes: tuple[str, ...]) -> None:
-    """Save a PEFT adapter with the class names that its head was trained with."""
+    """Save a PEFT adapter with the class names that its head was trained with.
+
+    A base model in a local folder is named by its whole path, so that the adapter loads from anywhere.
+    """
+    for config in model.peft_config.values():  # type: ignore[operator]
+        base = config.base_model_name_or_path
+        if base and Path(base).is_dir():
+            config.base_model_name_or_path = str(Path(base).resolve())
     model.save_pretrained(str(folder))  # type: ignore[operator]
     (folder / CLASSES_FILE).write_text(json.dumps({"classes": list(classes)}, ensure_ascii=False) + "\n")

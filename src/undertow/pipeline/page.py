@@ -1,19 +1,26 @@
 """Filling the report from an audit."""
 
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from undertow.errors import RunFolderError
 from undertow.metrics.noise import NoiseDetection
+from undertow.pipeline.detections import detection_curves
+from undertow.pipeline.results import Results
+from undertow.pipeline.settings import AuditSettings, option_flag
 from undertow.report import Arm, NDRCurve, ReportData, Stage, write_report
 
-if TYPE_CHECKING:
-    from undertow.pipeline.audit import Audit
+_GIVEN = ("model", "train", "validation", "queries", "test")
 
 
-def write_page(audit: "Audit", path: Path) -> Path:
+def write_page(
+    harm: pd.DataFrame, results: Results, manifest: Mapping[str, Any], folder: Path | None, path: Path
+) -> Path:
     """Write the HTML page of an audit.
 
     Raises:
@@ -21,12 +28,11 @@ def write_page(audit: "Audit", path: Path) -> Path:
     """
     if path.exists():
         raise RunFolderError(f"{path} exists and is not overwritten. Name another file, or delete it.")
-    return write_report(report_data(audit), path)
+    return write_report(report_data(harm, results, manifest, folder), path)
 
 
-def report_data(audit: "Audit") -> ReportData:
-    """What the page shows, from an audit."""
-    results, manifest = audit.results, audit.manifest
+def report_data(harm: pd.DataFrame, results: Results, manifest: Mapping[str, Any], folder: Path | None) -> ReportData:
+    """What the page shows, from what an audit found; ``folder`` is its run folder, if any."""
     asked = manifest["configuration"]
     return ReportData(
         model=results.model,
@@ -34,20 +40,20 @@ def report_data(audit: "Audit") -> ReportData:
         classes=results.classes,
         created=manifest["created"],
         verdict=results.verdict,
-        harm=audit.harm,
+        harm=harm,
         estimator=asked["estimators"][0],
         layers=asked["layers"],
         aggregation=asked["aggregate"],
         cut=asked["cut"],
-        curves=tuple(_curve(name, c) for name, c in audit.detection_curves().items()),
+        curves=tuple(_curve(name, c) for name, c in detection_curves(harm).items()),
         arms=tuple(Arm(a.name, a.rows, a.accuracy, a.low, a.high) for a in results.arms),
         evaluated_on=results.evaluated_on if results.arms else "",
-        notes=results.notes,
+        notes=(*results.notes, *results.detected),
         stages=tuple(Stage(name, s["seconds"], s["peak_memory_mb"]) for name, s in manifest["stages"].items()),
         configuration={k: _shown(v) for k, v in asked.items()},
         versions=manifest["versions"],
         fingerprints=manifest.get("fingerprints", {}),
-        next_steps=next_steps(asked, audit.folder, results.arms != ()),
+        next_steps=next_steps(asked, folder, results.arms != ()),
     )
 
 
@@ -55,17 +61,28 @@ def next_steps(asked: Mapping[str, Any], folder: Path | None, retrained: bool) -
     """Commands worth running after an audit."""
     if folder is None:
         return ()
-    cleaned = shlex.quote(str(folder / "cleaned.jsonl"))
     steps = []
-    if not retrained and not str(asked["train"]).startswith("in-memory"):
-        quoted = {name: shlex.quote(str(asked[name])) for name in ("model", "train", "validation")}
-        told = " ".join(f"--{name} {value}" for name, value in quoted.items())
-        steps.append(f"undertow audit {told} --retrain --out {shlex.quote(str(folder) + '-retrained')}")
-    steps.append(
-        f"python -c \"import pandas; print(pandas.read_parquet('{folder / 'harm.parquet'}').nsmallest(50, 'rank'))\""
-    )
-    steps.append(f"head -n 3 {cleaned}")
+    if not retrained and not any(str(asked[name]).startswith("in-memory") for name in _GIVEN):
+        told = shlex.join([*_options(asked), "--retrain", "--out", f"{folder}-retrained"])
+        steps.append(f"undertow audit {told}")
+    table = json.dumps(str(folder / "harm.parquet"), ensure_ascii=False)  # its double quotes need none of the shell's
+    worst = f'import pandas; print(pandas.read_parquet({table}).nsmallest(50, "rank"))'
+    steps.append(shlex.join(["python", "-c", worst]))
+    steps.append(shlex.join(["head", "-n", "3", str(folder / "removed.jsonl")]))
     return tuple(steps)
+
+
+def _options(asked: Mapping[str, Any]) -> list[str]:
+    """The options of a command line that asks for this configuration again."""
+    defaults = AuditSettings().model_dump(mode="json")
+    told = []
+    for name, value in asked.items():
+        if value is None or value == defaults.get(name):
+            continue
+        told.append(option_flag(name))
+        if value is not True:
+            told.append(",".join(value) if isinstance(value, list) else str(value))
+    return told
 
 
 def _curve(name: str, curve: NoiseDetection) -> NDRCurve:

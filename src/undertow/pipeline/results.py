@@ -47,6 +47,7 @@ class Results(_Frozen):
     query_accuracy: float
     flagged: int
     evaluated_on: str
+    detected: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     planted: int = 0
     detections: tuple[Detection, ...] = ()

@@ -15,12 +15,21 @@ from undertow.pipeline.stages import measured
 
 MANIFEST = "run.json"
 _PACKAGES = ("undertow", "torch", "transformers", "peft", "datasets", "numpy", "xarray", "zarr")
+# What a kill in the middle of writing leaves, and what is of no use once a run is finished.
+_REMAINS = (
+    "checkpoints",
+    "gradients",
+    f"{MANIFEST}.tmp",
+    "harm.parquet.tmp",
+    "heldout.tmp",
+    ".cleaned.jsonl.*.tmp",
+    ".removed.jsonl.*.tmp",
+    ".report.html.*.part",
+)
 # All that undertow puts in a run folder; overwriting removes these and nothing else.
 _CONTENTS = (
     MANIFEST,
     "adapter",
-    "checkpoints",
-    "gradients",
     "influence.zarr",
     "harm.parquet",
     "heldout.parquet",
@@ -39,24 +48,59 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path, configuration: Mapping[str, Any], *, overwrite: bool = False) -> "RunFolder":
-        """Start a run folder, or go on with one that was started with the same configuration.
+        """A new run, or one to go on with that was started with the same configuration.
+
+        Nothing is written, and nothing that is replaced is deleted, before `begin`.
 
         Raises:
-            RunFolderError: when the folder holds something else; nothing is changed then.
+            RunFolderError: when the folder holds something else.
         """
         wanted = json.loads(json.dumps(configuration))
-        if path.exists() and not path.is_dir():
-            raise RunFolderError(f"{path} is a file; --out takes a folder. Name another one.")
-        if path.is_dir() and any(path.iterdir()):
+        try:
+            if path.exists() and not path.is_dir():
+                raise RunFolderError(f"{path} is a file; --out takes a folder. Name another one.")
+            held = path.is_dir() and any(item.name != f"{MANIFEST}.tmp" for item in path.iterdir())
+        except OSError as error:
+            raise _unusable(path, error) from error
+        if held:
             existing = cls.read(path)
             if not overwrite:
                 _same_or_raise(path, existing.manifest["configuration"], wanted)
                 return existing
-            existing._clear()
-        path.mkdir(parents=True, exist_ok=True)
-        folder = cls(path, _new_manifest(wanted))
-        folder.save()
-        return folder
+        return cls(path, _new_manifest(wanted))
+
+    @contextmanager
+    def begin(self, fingerprints: Mapping[str, str]) -> Iterator[None]:
+        """Write the folder of a new run, or compare the data of one that goes on; the stages run inside.
+
+        A run that fails before it has a stage or a checkpoint to keep leaves nothing: the command may be
+        corrected and given again with the same folder.
+
+        Raises:
+            RunFolderError: when the folder cannot be written, or the data is not what the run was started with.
+        """
+        if "fingerprints" not in self.manifest:
+            self._found()
+        self.verify(fingerprints)
+        try:
+            yield
+        except BaseException:
+            if not self.manifest["stages"] and not any((self.path / "checkpoints").glob("*/*")):
+                self._empty()
+            raise
+
+    def _found(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._empty()
+            self.manifest["fingerprints"] = {}
+            self.save()
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+
+    def _empty(self) -> None:
+        self._remove(*_CONTENTS)
+        self.sweep()
 
     @classmethod
     def read(cls, path: Path) -> "RunFolder":
@@ -74,7 +118,7 @@ class RunFolder:
         try:
             manifest = json.loads(file.read_text())
             manifest["configuration"], manifest["stages"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(
                 f"{file} cannot be read ({error}), so what the folder holds is not known and nothing in it is "
                 "touched. Give --out a new folder, or delete this one."
@@ -104,19 +148,22 @@ class RunFolder:
         self.save()
 
     def verify(self, fingerprints: Mapping[str, str]) -> None:
-        """Record the fingerprints of the data, or compare them with those of the run that is resumed.
+        """Record fingerprints of data or model; compare those that are recorded already.
 
         Raises:
-            RunFolderError: when the data is not what the run was started with.
+            RunFolderError: when one is not what the run was started with.
         """
-        known = self.manifest.setdefault("fingerprints", dict(fingerprints))
-        changed = [name for name in fingerprints if known.get(name) != fingerprints[name]]
+        known = self.manifest["fingerprints"]
+        changed = [name for name in fingerprints if known.get(name, fingerprints[name]) != fingerprints[name]]
         if changed:
             raise RunFolderError(
-                f"{self.path} was started with other data: {', '.join(changed)} changed since. Use a new --out, "
-                "or --overwrite to start this one again."
+                f"{self.path} was started with another content of: {', '.join(changed)}. It changed since, so what "
+                "the folder holds does not belong to it. Nothing was touched. Put the former content back, use a new "
+                "--out, or --overwrite to start this one again."
             )
-        self.save()
+        if set(fingerprints) - set(known):
+            known.update(fingerprints)
+            self.save()
 
     def save(self) -> None:
         """Write the manifest so that a reader never sees half of it."""
@@ -124,9 +171,12 @@ class RunFolder:
         temporary.write_text(json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n")
         temporary.replace(self.path / MANIFEST)
 
-    def _clear(self) -> None:
-        for name in _CONTENTS:
-            item = self.path / name
+    def sweep(self) -> None:
+        """Remove what only an unfinished run needs, and what interruptions left."""
+        self._remove(*_REMAINS)
+
+    def _remove(self, *patterns: str) -> None:
+        for item in [found for pattern in patterns for found in self.path.glob(pattern)]:
             if item.is_dir():
                 shutil.rmtree(item)
             else:
@@ -143,12 +193,23 @@ def _new_manifest(configuration: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _unusable(path: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(
+        f"{path} cannot be used as a run folder: {error.strerror or error}. Give --out a folder in a place that "
+        "exists and that you may write to."
+    )
+
+
 def _same_or_raise(path: Path, existing: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     names = sorted(set(existing) | set(wanted))
     differing = [n for n in names if existing.get(n) != wanted.get(n)]
     if differing:
-        told = "; ".join(f"{n} was {existing.get(n)!r}, now {wanted.get(n)!r}" for n in differing[:5])
+        told = "; ".join(f"{n} was {_told(existing.get(n))}, now {_told(wanted.get(n))}" for n in differing[:5])
         raise RunFolderError(
             f"{path} holds a run with another configuration ({told}). Nothing in it was touched. Use a new "
             "--out, or --overwrite to replace it."
         )
+
+
+def _told(value: object) -> str:
+    return "not given" if value is None else repr(value)

@@ -14,30 +14,42 @@ from undertow.training.config import FinetuneConfig
 class AuditSettings(FinetuneConfig):
     """Options of an audit; fine-tuning hyperparameters are inherited. Immutable."""
 
-    text_column: str | None = Field(None, description="column of the text; None: detected")
-    text_pair_column: str | None = Field(None, description="column of the second text; 'none': there is none")
-    label_column: str | None = Field(None, description="column of the label; None: detected")
-    max_length: int = Field(128, ge=4, description="tokens a text is cut to")
+    text_column: str | None = Field(None, description="column of the text; detected unless given")
+    text_pair_column: str | None = Field(
+        None, description="column of the second text; detected unless given, 'none' for a single text"
+    )
+    label_column: str | None = Field(None, description="column of the label; detected unless given")
+    max_length: int = Field(128, ge=4, description="tokens that a longer text is cut to")
     query_share: float = Field(0.5, gt=0, lt=1, description="share of the validation rows that serve as queries")
     holdout_share: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="share of the validation rows kept apart to compare accuracies; None: a "
-        "third with --retrain where that is at least 200 rows, else none",
+        description="share of the validation rows kept apart to compare accuracies; unless given, a third of them "
+        "where --retrain needs it and it has 200 rows or more, else none",
     )
-    finetune: Literal["auto", "always", "never"] = Field("auto", description="whether to train LoRA first")
-    estimators: tuple[str, ...] = Field(("cosine",), description="the first one decides, others are stored beside")
-    layers: str = Field("all", description="layer group")
-    aggregate: str = Field("rank", description="mean, rank or vote")
-    k: float = Field(0.3, description="share of the samples that vote looks at")
+    finetune: Literal["auto", "always", "never"] = Field(
+        "auto", description="whether to train LoRA first: always, never, or where nothing is trained"
+    )
+    estimators: tuple[str, ...] = Field(
+        ("cosine",), description="how influence is estimated; the first one decides, others are stored beside it"
+    )
+    layers: str = Field("all", description="which modules decide")
+    aggregate: str = Field("rank", description="how influences become one harm: mean, rank or vote")
+    k: float = Field(0.3, description="share of the samples that vote looks at, above 0 and at most 1")
     correct_only: bool = Field(False, description="only queries that the model predicts correctly")
-    cut: float = Field(0.3, gt=0, lt=1, description="share of the rows to flag")
-    plant: float | None = Field(None, gt=0, lt=1, description="share of labels to flip first")
+    cut: float = Field(0.3, gt=0, lt=1, description="share of the rows to flag, between 0 and 1")
+    plant: float | None = Field(
+        None, gt=0, lt=1, description="share of the labels to flip first, to measure how many are found"
+    )
     retrain: bool = Field(False, description="fine-tune again without the flagged rows and compare")
     device: str = Field("auto", description="torch device; auto: CUDA where there is one")
-    memory: float | None = Field(None, gt=0, description="GB of gradients kept in memory; None: half of what is free")
-    trust_remote_code: bool = Field(False, description="run code that comes with a model")
+    memory: float | None = Field(
+        None,
+        gt=0,
+        description="GB up to which gradients stay in memory instead of files; half of what is free unless given",
+    )
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
 
     @field_validator("estimators")
     @classmethod
@@ -75,6 +87,12 @@ def _sentence(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         known = ", ".join(AuditSettings.model_fields)
         return f"There is no option '{name}'. Known options are: {known}."
-    flag = {"estimators": "estimator", "target_modules": "target-modules"}.get(name, name.replace("_", "-"))
     accepted = error["msg"].removeprefix("Input should be ").rstrip(".")
-    return f"--{flag} {error['input']} is outside its range. Accepted: {accepted}."
+    about = AuditSettings.model_fields[name].description if name in AuditSettings.model_fields else None
+    meaning = f" ({about})" if about else ""
+    return f"{option_flag(name)} {error['input']} is not accepted. It is to be {accepted}{meaning}."
+
+
+def option_flag(name: str) -> str:
+    """How the command line spells a field of the settings."""
+    return "--" + {"estimators": "estimator"}.get(name, name.replace("_", "-"))

@@ -1,7 +1,8 @@
 """The steps of an audit, each callable alone with objects in memory."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import xarray as xr
 from torch import nn
 
 from undertow.data import Samples, encode
+from undertow.errors import ConfigError, ModelError
 from undertow.gradients.collect import collect_gradients, predict
 from undertow.gradients.store import GradientStore
 from undertow.influence.compute import compute_influence
@@ -48,12 +50,33 @@ def start_from(base: ModelFactory, tokenizer: Any, settings: AuditSettings) -> S
 
 
 def start_in_memory(model: nn.Module, tokenizer: Any, settings: AuditSettings) -> Start:
-    """A start from a classifier in memory: copies of it as it is now, an adapter of its own taken off."""
-    pristine = copy.deepcopy(model)
-    if hasattr(pristine, "peft_config"):
-        pristine = pristine.unload()  # type: ignore[operator]
-    prepare_tokenizer(pristine, tokenizer)
-    return start_from(lambda: copy.deepcopy(pristine), tokenizer, settings)
+    """A start from a classifier in memory: copies of it as it is now, an adapter of its own taken off.
+
+    Raises:
+        ModelError: when model and tokenizer do not go together.
+    """
+    pristine, own_tokenizer = copy.deepcopy(model), copy.deepcopy(tokenizer)
+    prepare_tokenizer(pristine, own_tokenizer)
+    return start_from(lambda: _without_adapter(copy.deepcopy(pristine)), own_tokenizer, settings)
+
+
+def _without_adapter(model: nn.Module) -> nn.Module:
+    """Take a PEFT adapter off in place, with the head that was trained along with it."""
+    from peft import PeftModel
+    from peft.utils import ModulesToSaveWrapper
+
+    if not hasattr(model, "peft_config"):
+        return model
+    if not isinstance(model, PeftModel):
+        raise ModelError(
+            "The adapter of the model in memory was put into it by add_adapter and cannot be taken off for a new "
+            "training. Use peft's get_peft_model or PeftModel.from_pretrained, or pass the model's folder."
+        )
+    for module in [m for m in model.modules() if isinstance(m, ModulesToSaveWrapper)]:
+        for adapter in module.active_adapters:  # unload would leave the trained copy in place
+            module.modules_to_save[adapter] = module.original_module
+    bare: nn.Module = model.unload()
+    return bare
 
 
 def adapt(model: nn.Module, settings: AuditSettings) -> nn.Module:
@@ -86,15 +109,15 @@ def fine_tune_step(
     Raises:
         TrainingError: when the loss is NaN or infinite.
     """
-    encoded = encode(train, start.tokenizer, settings.max_length)
     with (reporter or Silent()).track(name, training_steps(len(train), settings)) as advance:
         tuned = fine_tune(
             start.make(),
-            encoded,
+            encode(train, start.tokenizer, settings.max_length),
             encode(selection, start.tokenizer, settings.max_length),
             settings,
             pad_id=start.tokenizer.pad_token_id,
             folder=folder,
+            rows=(train.rows, selection.rows),
             device=device_of(settings),
             advance=advance,
         )
@@ -116,10 +139,12 @@ def influence_step(
     """Influence of every training sample on every query, for all tracked modules.
 
     Returns a dataset with ``influence[estimator, module, query, sample]`` and, from the same pass,
-    ``sample_loss``, ``sample_probability[sample, class]``, ``query_loss`` and ``query_correct``.
+    ``sample_loss``, ``sample_probability[sample, class]``, ``query_loss`` and ``query_correct``;
+    ``samples_truncated`` and ``queries_truncated`` count the texts that were longer than the maximum length.
 
     Args:
-        model: a classifier in any state; it is run in eval mode and left as it was otherwise.
+        model: a classifier in any state; it is moved to the device, run in eval mode, and left as it was
+            otherwise.
         tokenizer: its tokenizer, with a pad token.
         train: training samples.
         queries: trusted samples.
@@ -136,16 +161,17 @@ def influence_step(
     model = model.to(device_of(settings))
     modules = tracked_modules(model)
     keys = [t.key for t in modules]
-    stores, predictions = [], []
+    stores, predictions, truncated = [], [], []
     for name, samples in (("gradients of the queries", queries), ("gradients of the samples", train)):
         memory = None if settings.memory is None else int(settings.memory * 1e9)
         folder = scratch / name.rsplit(" ", 1)[-1] if scratch else None
         store = GradientStore(keys, len(samples), folder=folder, memory=memory)
         encoded = encode(samples, tokenizer, settings.max_length)
-        with show.track(name, len(samples)) as advance:
+        with show.track(name, len(samples)) as advance, _modes_kept(model):
             found = collect_gradients(model, modules, encoded, store, pad_id=tokenizer.pad_token_id, advance=advance)
         stores.append(store)
         predictions.append(found)
+        truncated.append(encoded.truncated)
     frame = influence_dataset(settings.estimators, keys, queries.rows, train.rows)
     writer = InfluenceWriter(frame, path)
     with show.track("influence of the modules", len(keys)) as advance:
@@ -158,6 +184,8 @@ def influence_step(
                 "query_correct": ("query", of_queries.predicted == queries.labels),
                 "sample_loss": ("sample", of_samples.loss),
                 "sample_probability": (("sample", "class"), of_samples.probabilities),
+                "queries_truncated": truncated[0],
+                "samples_truncated": truncated[1],
             }
         )
     )
@@ -175,7 +203,7 @@ def predict_step(
     """Predicted class of each sample, [n]."""
     encoded = encode(samples, tokenizer, settings.max_length)
     model = model.to(device_of(settings))
-    with (reporter or Silent()).track(name, len(samples)) as advance:
+    with (reporter or Silent()).track(name, len(samples)) as advance, _modes_kept(model):
         return predict(model, encoded, pad_id=tokenizer.pad_token_id, advance=advance).predicted
 
 
@@ -184,3 +212,30 @@ def device_of(settings: AuditSettings) -> str:
     if settings.device != "auto":
         return settings.device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(settings: AuditSettings) -> None:
+    """Try the device that the settings ask for.
+
+    Raises:
+        ConfigError: when it is not there; names those that are.
+    """
+    try:
+        torch.ones(1, device=device_of(settings)).cpu()
+    except Exception as error:  # each backend of torch raises its own
+        there = [name for name in ("cuda", "mps", "xpu") if getattr(torch, name).is_available()]
+        raise ConfigError(
+            f"--device {settings.device} cannot be used: {str(error).splitlines()[0].rstrip('.')}. "
+            f"Accepted here are: {', '.join(('auto', 'cpu', *there))}."
+        ) from error
+
+
+@contextmanager
+def _modes_kept(model: nn.Module) -> Iterator[None]:
+    """Put every module back into training or evaluation mode, as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

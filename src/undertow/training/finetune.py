@@ -104,8 +104,8 @@ class _Follower(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step:  # resumed: what was done before counts
             self.advance(state.global_step)
-        if state.best_model_checkpoint:
-            state.best_model_checkpoint = str(Path(args.output_dir) / Path(state.best_model_checkpoint).name)
+        if state.best_global_step:
+            state.best_model_checkpoint = str(Path(args.output_dir) / f"checkpoint-{state.best_global_step}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.advance(1)
@@ -167,7 +167,7 @@ def _last_whole_checkpoint(folder: Path) -> str | None:
     newest_first = sorted(folder.glob("checkpoint-*"), key=lambda c: int(c.name.split("-")[1]), reverse=True)
     for checkpoint in newest_first:
         try:
-            json.loads((checkpoint / TRAINER_STATE_NAME).read_text())  # written last
+            (checkpoint / TRAINER_STATE_NAME).read_text()  # written last
             return str(checkpoint.resolve())
         except (OSError, ValueError):
             shutil.rmtree(checkpoint, ignore_errors=True)

@@ -1,0 +1,74 @@
+"""Tiny models, data files, and the few whole runs that most tests look at; made once."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from . import tiny
+from .command import Outcome, undertow
+
+QUICK = ("--epochs", 1, "--batch-size", 16, "--learning-rate", 0.01)
+
+
+class Place(NamedTuple):
+    """A folder with models and data files."""
+
+    path: Path
+
+    def __call__(self, name: str) -> Path:
+        return self.path / name
+
+
+class Run(NamedTuple):
+    """A finished run: how it was asked for, where it is and what it printed."""
+
+    arguments: tuple[object, ...]
+    folder: Path
+    outcome: Outcome
+
+
+def run(folder: Path, *arguments: object) -> Run:
+    outcome = undertow("audit", *arguments, "--out", folder)
+    assert outcome.code == 0, outcome.err
+    return Run(arguments, folder, outcome)
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory) -> Place:
+    path = tmp_path_factory.mktemp("place")
+    tiny.save_bert(path / "bert")
+    tiny.save_llama(path / "llama")
+    # The order of its outputs is not that of the alphabet.
+    tiny.save_bert(path / "classifier", ("shrug", "praise", "blame"))
+    tiny.write(tiny.rows(60, seed=1), path / "train.csv")
+    tiny.write(tiny.rows(30, seed=2), path / "validation.jsonl")
+    tiny.write(tiny.rows(24, seed=3), path / "test.parquet")
+    tiny.write(tiny.rows(48, seed=4, pairs=True), path / "pairs.jsonl")
+    tiny.write(tiny.rows(24, seed=5, pairs=True), path / "pairs-validation.csv")
+    return Place(path)
+
+
+@pytest.fixture
+def asked(place) -> tuple[object, ...]:
+    return quick(place)
+
+
+def quick(place: Place) -> tuple[object, ...]:
+    """A plain command that works, but for --out."""
+    files = ("--train", place("train.csv"), "--validation", place("validation.jsonl"))
+    return ("--model", place("bert"), *files, *QUICK)
+
+
+@pytest.fixture(scope="session")
+def full(place, tmp_path_factory) -> Run:
+    """Planted noise, all estimators, retraining, compared on a test source."""
+    more = ("--test", place("test.parquet"), "--plant", 0.2, "--retrain", "--estimator", "tracin,cosine,datainf")
+    return run(tmp_path_factory.mktemp("runs") / "full", *quick(place), *more)
+
+
+@pytest.fixture(scope="session")
+def plain(place, tmp_path_factory) -> Run:
+    """Nothing but the defaults, on a decoder without pad token and pairs of texts."""
+    files = ("--train", place("pairs.jsonl"), "--validation", place("pairs-validation.csv"))
+    return run(tmp_path_factory.mktemp("runs") / "plain", "--model", place("llama"), *files, *QUICK)

@@ -78,7 +78,7 @@ def _table(title: str) -> Table:
 
 def _detections(results: Results, asked: Mapping[str, Any]) -> Table:
     """One line a score; the chosen layers are not repeated among the layer groups."""
-    title = f"Share of the {results.planted:,} planted flips found in the worst 10, 20, 30%"
+    title = f"Share of the {results.planted:,} planted flips found (NDR)"
     table = _table(title)
     table.add_column("score")
     for name in ("NDR@10", "NDR@20", "NDR@30", "AUC-NDR"):

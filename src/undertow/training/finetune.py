@@ -167,7 +167,7 @@ def _last_whole_checkpoint(folder: Path) -> str | None:
     newest_first = sorted(folder.glob("checkpoint-*"), key=lambda c: int(c.name.split("-")[1]), reverse=True)
     for checkpoint in newest_first:
         try:
-            (checkpoint / TRAINER_STATE_NAME).read_text()  # written last
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text())  # written last
             return str(checkpoint.resolve())
         except (OSError, ValueError):
             shutil.rmtree(checkpoint, ignore_errors=True)

@@ -14,7 +14,7 @@ from datasets import Dataset
 from rich.console import Console
 from torch import nn
 
-from undertow.data import write_jsonl
+from undertow.data import Samples, write_jsonl
 from undertow.errors import RunFolderError
 from undertow.influence.store import module_keys, open_influence
 from undertow.metrics.noise import NoiseDetection
@@ -273,6 +273,8 @@ def _configuration(model: ModelLike, sources: Mapping[str, Any], settings: Audit
     def named(source: object) -> str | None:
         if source is None or isinstance(source, str | Path):
             return None if source is None else str(source)
+        if isinstance(source, Samples):
+            return f"in-memory {source.source}"
         return f"in-memory {type(source).__name__}"
 
     return {

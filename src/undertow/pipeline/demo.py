@@ -1,5 +1,6 @@
 """Model and data of the demonstration, found inside installed packages without importing them."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -62,7 +63,9 @@ def _samples(table: pd.DataFrame, role: str, rows: int) -> Samples:
     """As many fresh as rotten snippets, in a shuffled order."""
     half = [group.sample(rows // 2, random_state=0) for _, group in table.groupby("category")]
     columns = pd.concat(half).sample(frac=1, random_state=0)[["text", "category", "movie_name"]]
-    return load_samples(Dataset.from_pandas(columns, preserve_index=False), text="text", label="category", role=role)
+    table_of_role = Dataset.from_pandas(columns, preserve_index=False)
+    samples = load_samples(table_of_role, text="text", label="category", role=role)
+    return replace(samples, source=f"Rotten Tomatoes snippets, {role} films")
 
 
 def _inside(package: str, path: str) -> Path | None:

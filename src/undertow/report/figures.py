@@ -227,4 +227,6 @@ def _thinned(curve: NDRCurve) -> list[tuple[float, float]]:
 
 def _axis_format(low: float, high: float) -> str:
     largest = max(abs(low), abs(high))
-    return "" if 0.01 <= largest < 1e5 else ".1~e"
+    if largest >= 1e5:
+        return "~s"  # 4.2M
+    return "" if largest >= 0.01 else ".1~e"

@@ -1,6 +1,10 @@
 """Shape and type checks are on for the whole package while tests run; torch computes on one thread."""
 
 import os
+import signal
+
+# A shell that runs the tests in the background has SIGINT ignored, here and in children; the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The models are tiny: a second thread would wait more than it computes. Set before torch is loaded, and for children.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

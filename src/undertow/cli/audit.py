@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from undertow.influence.names import ESTIMATOR_NAMES
 from undertow.pipeline.settings import AuditSettings, option_flag, settings_from
 
 _FIELDS = AuditSettings.model_fields
@@ -47,12 +48,16 @@ def audit_command(
     plant: Annotated[float | None, _option("plant", "SHARE")] = None,
     finetune: Annotated[str | None, _option("finetune", "WHEN", " (auto)")] = None,
     estimator: Annotated[
-        list[str] | None, _option("estimators", "NAME", ": tracin, cosine, datainf; repeat or join by commas")
+        list[str] | None,
+        _option("estimators", "NAME", ": " + ", ".join(ESTIMATOR_NAMES) + "; repeat or join by commas"),
     ] = None,
     layers: Annotated[
         str | None,
         _option(
-            "layers", "GROUP", ": all, attention, mlp, early, middle, late, att1 to att4, head, 0-7, several by commas"
+            "layers",
+            "GROUP",
+            ": all, attention, mlp, norm, embedding, early, middle, late, att1 to att4, head, 0-7, a module's name, "
+            "re:PATTERN; several by commas",
         ),
     ] = None,
     aggregate: Annotated[str | None, _option("aggregate", "HOW")] = None,
@@ -71,6 +76,12 @@ def audit_command(
     seed: Annotated[int | None, _option("seed", "N")] = None,
     device: Annotated[str | None, _option("device", "NAME")] = None,
     memory: Annotated[float | None, _option("memory", "GB")] = None,
+    track: Annotated[list[str] | None, _option("track", "PART", "; repeat or join by commas")] = None,
+    project: Annotated[int | None, _option("project", "ROWS")] = None,
+    gradient_dtype: Annotated[str | None, _option("gradient_dtype", "NAME")] = None,
+    gradients: Annotated[str | None, _option("gradients", "FOLDER")] = None,
+    recorded: Annotated[str | None, _option("recorded", "FOLDER")] = None,
+    keep: Annotated[str | None, _option("keep", "WHAT", ": tensor, groups or scores")] = None,
     trust_remote_code: Annotated[bool, _option("trust_remote_code")] = False,
 ) -> None:
     """Find the training samples that harm a model, and hand back a cleaned set.
@@ -82,6 +93,7 @@ def audit_command(
     told = {name: value for name, value in locals().items() if name in _FIELDS and value is not None}
     told["estimators"] = _joined(estimator)
     told["target_modules"] = _joined(target_modules)
+    told["track"] = _joined(track)
     settings = settings_from({name: value for name, value in told.items() if value is not None})
 
     from undertow.cli.summary import audit_and_print

@@ -1,7 +1,9 @@
 """One pass over a set of samples: gradients of all tracked modules, losses and class probabilities."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from undertow.data.tokenize import Encoded, pad_batch, token_budget_batches
 from undertow.errors import TrainingError
+from undertow.gradients.columns import Batch, SharedInputError
 from undertow.gradients.hooks import capture
 from undertow.gradients.store import GradientStore
 from undertow.models.modules import TrackedModule
@@ -18,6 +21,7 @@ from undertow.models.modules import TrackedModule
 TOKEN_BUDGET = 2048
 
 Advance = Callable[[int], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -42,30 +46,101 @@ def collect_gradients(
     *,
     pad_id: int,
     token_budget: int = TOKEN_BUDGET,
+    part: tuple[int, int] = (0, 1),
+    autocast: torch.dtype | None = None,
     advance: Advance = lambda n: None,
-) -> Predictions:
+    say: Say = lambda text: None,
+) -> None:
     """Fill ``store`` with the gradient of each sample's own loss, in eval mode (no dropout).
 
-    Batches are cut by ``token_budget`` over length-sorted samples; results do not depend on it.
+    Batches are cut by ``token_budget`` over length-sorted samples; results do not depend on it. A budget that
+    does not fit into memory is halved, and said. Samples that the store holds already are passed over. Loss and
+    probabilities come to the store from the same pass.
+
+    Args:
+        model: a classifier.
+        modules: its tracked modules.
+        encoded: the samples.
+        store: receives the gradients.
+        pad_id: token that pads.
+        token_budget: tokens of a batch, padding included.
+        part: (index, count): every count-th batch from index on, where several processes share the work.
+        autocast: precision that the model computes in, None for that of its weights.
+        advance: told how many samples are done.
+        say: told when the budget is halved.
 
     Raises:
-        TrainingError: where the loss of a sample is not finite; names the rows by position.
+        TrainingError: where the loss or a gradient of a sample is not finite; names the rows by position.
     """
+    device = next(model.parameters()).device
+    model.eval()
+    current: Batch | None = None
 
-    here = torch.empty(0, dtype=torch.int64)
+    def receive(module: int, x: Tensor | None, delta: Tensor) -> None:
+        assert current is not None
+        store.receive(module, current, x, delta)
 
-    def sink(module: int, gradients: Tensor) -> None:
-        store.add(module, here, gradients)
+    def run(positions: Int[np.ndarray, " b"]) -> None:
+        nonlocal current
+        arrays = pad_batch(encoded, positions, pad_id)
+        batch = {name: torch.from_numpy(a).to(device) for name, a in arrays.items()}
+        current = Batch(torch.from_numpy(positions), batch["attention_mask"].bool())
+        labels = torch.from_numpy(encoded.labels[positions])
+        with torch.autocast(device.type, autocast) if autocast else nullcontext():
+            logits: Tensor = model(**batch).logits
+            losses = _sample_losses(logits, labels.to(device))
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        wide = logits.detach().double().cpu()
+        store.commit(current, _sample_losses(wide, labels), wide.softmax(-1))
 
-    def run(batch: dict[str, Tensor], labels: Tensor, positions: Tensor) -> Tensor:
-        nonlocal here
-        here = positions
-        logits: Tensor = model(**batch).logits
-        _sample_losses(logits, labels).sum().backward()  # type: ignore[no-untyped-call]
-        return logits.detach()
+    pending = _pending(encoded, store, token_budget, part)
+    if any(layout.shared for layout in store.layouts):
+        pending = [
+            p[i : i + 1] for p in pending for i in range(len(p))
+        ]  # one input for the whole batch: batches of one
+    advance(store.finished_before)
+    with capture(model, modules, receive):
+        while pending:
+            positions = pending.pop()
+            try:
+                run(positions)
+            except SharedInputError:
+                raise AssertionError("a module sees a shared input that the probe did not") from None
+            except RuntimeError as error:
+                if not _out_of_memory(error) or len(positions) == 1:
+                    raise
+                del error
+                store.discard()
+                token_budget //= 2
+                say(f"The batch did not fit into memory; going on with batches of {token_budget:,} tokens.")
+                pending = [p for some in (*pending, positions) for p in _cut(encoded, some, token_budget)]
+                continue
+            advance(len(positions))
+    _check_finite(store.loss[store.done.bool()].numpy(), np.flatnonzero(store.done.numpy()))
 
-    with capture(model, modules, sink):
-        return _over_batches(model, encoded, run, pad_id, token_budget, advance)
+
+def predictions(store: GradientStore) -> Predictions:
+    """Loss and probabilities that came with the gradients of all samples."""
+    return Predictions(store.loss.numpy(), store.probabilities.numpy())
+
+
+def _pending(
+    encoded: Encoded, store: GradientStore, token_budget: int, part: tuple[int, int]
+) -> list[Int[np.ndarray, " _"]]:
+    """Batches that hold a sample that is not done, in falling order of work."""
+    index, count = part
+    done = store.done.numpy().astype(bool)
+    batches = token_budget_batches(encoded.lengths, token_budget)[index::count]
+    # Whole batches even where only some of their samples are missing: their values must not depend on it.
+    return [b for b in reversed(batches) if not done[b].all()]
+
+
+def _cut(encoded: Encoded, positions: Int[np.ndarray, " b"], token_budget: int) -> list[Int[np.ndarray, " _"]]:
+    return [positions[p] for p in token_budget_batches(encoded.lengths[positions], token_budget)]
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def predict(
@@ -77,38 +152,20 @@ def predict(
     advance: Advance = lambda n: None,
 ) -> Predictions:
     """Losses and probabilities of each sample, without gradients."""
-
-    def run(batch: dict[str, Tensor], *_: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits: Tensor = model(**batch).logits
-        return logits
-
-    return _over_batches(model, encoded, run, pad_id, token_budget, advance)
-
-
-def _over_batches(
-    model: nn.Module,
-    encoded: Encoded,
-    run: Callable[[dict[str, Tensor], Tensor, Tensor], Tensor],
-    pad_id: int,
-    token_budget: int,
-    advance: Advance,
-) -> Predictions:
     device = next(model.parameters()).device
     model.eval()
-    losses: list[tuple[np.ndarray, Tensor, Tensor]] = []
+    loss, probabilities = np.empty(len(encoded)), None
     for positions in token_budget_batches(encoded.lengths, token_budget):
-        arrays = pad_batch(encoded, positions, pad_id)
-        batch = {name: torch.from_numpy(a).to(device) for name, a in arrays.items()}
-        labels = torch.from_numpy(encoded.labels[positions]).to(device)
-        logits = run(batch, labels, torch.from_numpy(positions))
+        arrays: dict[str, Any] = pad_batch(encoded, positions, pad_id)
+        with torch.no_grad():
+            logits = model(**{name: torch.from_numpy(a).to(device) for name, a in arrays.items()}).logits
         wide = logits.double().cpu()
-        losses.append((positions, _sample_losses(wide, labels.cpu()), wide.softmax(-1)))
+        probabilities = np.empty((len(encoded), wide.shape[1])) if probabilities is None else probabilities
+        loss[positions] = _sample_losses(wide, torch.from_numpy(encoded.labels[positions])).numpy()
+        probabilities[positions] = wide.softmax(-1).numpy()
         advance(len(positions))
-    order = np.argsort(np.concatenate([p for p, _, _ in losses]))
-    loss = torch.cat([a for _, a, _ in losses]).numpy()[order]
-    probabilities = torch.cat([b for _, _, b in losses]).numpy()[order]
-    _check_finite(loss)
+    _check_finite(loss, np.arange(len(loss)))
+    assert probabilities is not None
     return Predictions(loss, probabilities)
 
 
@@ -117,8 +174,8 @@ def _sample_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits.to(wide), labels, reduction="none")
 
 
-def _check_finite(loss: Float[np.ndarray, " n"]) -> None:
-    bad = np.flatnonzero(~np.isfinite(loss))
+def _check_finite(loss: Float[np.ndarray, " n"], positions: Int[np.ndarray, " n"]) -> None:
+    bad = positions[~np.isfinite(loss)]
     if len(bad):
         shown = ", ".join(map(str, bad[:10])) + (", …" if len(bad) > 10 else "")
         raise TrainingError(

@@ -1,62 +1,206 @@
-"""Where per-sample gradients are kept: memory while it fits, else memory-mapped files."""
+"""Where per-sample gradients are kept: memory, or memory-mapped files that an interruption leaves whole."""
 
+import hashlib
+import json
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor
 
+from undertow.data.tokenize import Encoded
 from undertow.errors import ConfigError
+from undertow.gradients.columns import (
+    Allocate,
+    Batch,
+    Column,
+    DenseColumn,
+    FactoredColumn,
+    SparseColumn,
+    Words,
+    distinct_words,
+)
+from undertow.gradients.layouts import Layout
+from undertow.gradients.matrices import Gradients
 from undertow.models.keys import ModuleKey
+
+MANIFEST = "manifest.json"
 
 
 class GradientStore:
-    """Gradients of n samples for each module: one [n, size] float array a module.
+    """Gradients of n samples for each module, with the loss and class probabilities from the same pass.
 
-    Arrays above ``memory`` bytes in total live in files under ``folder``, which the operating system pages
-    in and out; values are the same either way.
+    With a folder, arrays are files that the operating system pages in and out, so memory holds what there is
+    room for; rows are marked as done after they are written, and a later store with the same identity goes on
+    with what is there. Without one, arrays are memory, and must fit into the budget. Values are the same.
+
+    Args:
+        layouts: how each module's gradients are held.
+        encoded: the samples.
+        folder: where files are put; None for memory.
+        memory: bytes that arrays in memory may take; half of what is free unless given.
+        dtype: precision that gradients are kept in.
+        identity: what the gradients depend on (weights, data, …); a folder that holds those of another identity
+            is emptied. None never reuses.
+
+    Raises:
+        ConfigError: when the gradients do not fit into the budget and there is no folder.
     """
 
     def __init__(
         self,
-        keys: Sequence[ModuleKey],
-        samples: int,
+        layouts: Sequence[Layout],
+        encoded: Encoded,
         *,
         folder: Path | None = None,
         memory: int | None = None,
         dtype: torch.dtype = torch.float32,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
-        self.keys = tuple(keys)
-        self.samples = samples
-        self.bytes = samples * sum(k.size for k in keys) * dtype.itemsize
-        budget = psutil.virtual_memory().available // 2 if memory is None else memory
-        self.on_disk = self.bytes > budget
-        if self.on_disk and folder is None:
-            raise ConfigError(
-                f"The gradients take {self.bytes / 1e9:.1f} GB, more than the budget of {budget / 1e9:.1f} GB, and "
-                "no folder was given to keep them in. Pass a folder, a larger memory budget, or fewer modules."
-            )
-        self._arrays = [self._allocate(i, k.size, dtype, folder) for i, k in enumerate(self.keys)]
+        self.layouts = tuple(layouts)
+        self.samples = len(encoded)
+        self.folder = folder
+        self.dtype = dtype
+        self.bytes = stored_bytes(layouts, encoded, dtype)
+        if folder is None:
+            budget = psutil.virtual_memory().available // 2 if memory is None else memory
+            if self.bytes > budget:
+                raise ConfigError(
+                    f"The gradients take {self.bytes / 1e9:.1f} GB, more than the budget of {budget / 1e9:.1f} GB, "
+                    "and no folder was given to keep them in. Pass a folder, a larger memory budget, fewer modules, or "
+                    "--project 16."
+                )
+        else:
+            _prepare(folder, None if identity is None else _described(identity, layouts, encoded, dtype))
+        self.done = self._allocate("done")("", (self.samples,), torch.uint8)
+        self.loss = self._allocate("loss")("", (self.samples,), torch.float64)
+        self._probabilities: Tensor | None = None
+        self._columns = _columns(layouts, encoded, dtype, self._allocate)
+        if folder is not None and self.finished_before:
+            classes = (folder / "probabilities").stat().st_size // (8 * self.samples)
+            self._probabilities = self._allocate("probabilities")("", (self.samples, classes), torch.float64)
 
-    def _allocate(self, position: int, size: int, dtype: torch.dtype, folder: Path | None) -> Tensor:
-        shape = (self.samples, size)
-        if not self.on_disk or folder is None:
-            return torch.zeros(shape, dtype=dtype)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = str(folder / f"{position:04d}.gradients")
-        flat = torch.from_file(file, shared=True, size=math.prod(shape), dtype=dtype)
-        return flat.zero_().view(shape)
+    @property
+    def keys(self) -> tuple[ModuleKey, ...]:
+        """Keys of the modules."""
+        return tuple(layout.key for layout in self.layouts)
 
-    def add(self, module: int, positions: Tensor, gradients: Tensor) -> None:
-        """Add the gradients [m, size] of the samples at ``positions`` [m] (each at most once)."""
-        array = self._arrays[module]
-        array.index_add_(0, positions, gradients.to(device="cpu", dtype=array.dtype))
+    @property
+    def finished_before(self) -> int:
+        """Samples whose gradients are written."""
+        return int(self.done.sum())
 
-    def __getitem__(self, module: int) -> Tensor:
-        """Gradients of one module, [n, size]."""
-        return self._arrays[module]
+    @property
+    def probabilities(self) -> Tensor:
+        """Class probabilities of each sample, [n, classes] in float64."""
+        if self._probabilities is None:
+            raise ValueError("nothing was collected into this store yet")
+        return self._probabilities
+
+    def receive(self, module: int, batch: Batch, x: Tensor | None, delta: Tensor) -> None:
+        """Take what one run of a module saw of a batch."""
+        self._columns[module].receive(batch, x, delta)
+
+    def commit(self, batch: Batch, loss: Tensor, probabilities: Tensor) -> None:
+        """Write a batch, and then mark its samples as done."""
+        for column in self._columns:
+            column.commit(batch)
+        if self._probabilities is None:
+            shape = (self.samples, probabilities.shape[1])
+            self._probabilities = self._allocate("probabilities")("", shape, torch.float64)
+        self.loss[batch.positions] = loss
+        self._probabilities[batch.positions] = probabilities
+        self.done[batch.positions] = 1
+
+    def discard(self) -> None:
+        """Forget what was received of a batch that was not completed."""
+        for column in self._columns:
+            column.discard()
+
+    def __getitem__(self, module: int) -> Gradients:
+        """Gradients of one module."""
+        return self._columns[module].matrix()
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.layouts)
+
+    def _allocate(self, name: str) -> Allocate:
+        def allocate(part: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            if self.folder is None or math.prod(shape) == 0:
+                return torch.zeros(shape, dtype=dtype)
+            file = str(self.folder / f"{name}{'.' if part else ''}{part}")
+            # A file that is made here is zero; one that was there keeps its values.
+            return torch.from_file(file, shared=True, size=math.prod(shape), dtype=dtype).view(shape)
+
+        return allocate
+
+
+def stored_bytes(layouts: Sequence[Layout], encoded: Encoded, dtype: torch.dtype) -> int:
+    """Bytes that the gradients of some samples take."""
+    units = float(encoded.lengths.sum())
+    distinct = float(sum(len(set(ids)) for ids in encoded.input_ids))
+    n = max(len(encoded), 1)
+    return round(sum(layout.floats(units / n, distinct / n) for layout in layouts) * n * dtype.itemsize)
+
+
+def _columns(layouts: Sequence[Layout], encoded: Encoded, dtype: torch.dtype, allocate: Any) -> list[Column]:
+    lengths = torch.from_numpy(np.asarray(encoded.lengths, dtype=np.int64))
+    columns: list[Column] = []
+    words: dict[tuple[int, int | None], Words] = {}
+    for i, layout in enumerate(layouts):
+        place = allocate(f"{i:04d}")
+        if layout.form == "dense":
+            columns.append(DenseColumn(layout, len(encoded), dtype, place))
+        elif layout.form == "factored":
+            columns.append(FactoredColumn(layout, len(encoded), dtype, place, lengths))
+        else:
+            key = (layout.inputs, layout.padding)
+            words[key] = words.get(key) or distinct_words(encoded, *key)
+            columns.append(SparseColumn(layout, dtype, place, words[key]))
+    return columns
+
+
+def _described(
+    identity: Mapping[str, Any], layouts: Sequence[Layout], encoded: Encoded, dtype: torch.dtype
+) -> dict[str, Any]:
+    """What a folder of gradients depends on, as JSON gives it back."""
+    text = hashlib.sha256()
+    for ids, label in zip(encoded.input_ids, encoded.labels.tolist(), strict=True):
+        text.update(np.asarray([len(ids), label, *ids], dtype=np.int64).tobytes())
+    if encoded.token_type_ids is not None:
+        text.update(np.asarray([t for types in encoded.token_type_ids for t in types], dtype=np.int64).tobytes())
+    described = {
+        **identity,
+        "samples": text.hexdigest(),
+        "dtype": str(dtype),
+        "layouts": [repr(layout) for layout in layouts],
+    }
+    restored: dict[str, Any] = json.loads(json.dumps(described))
+    return restored
+
+
+def _prepare(folder: Path, wanted: dict[str, Any] | None) -> None:
+    """Empty the folder unless it holds what is wanted."""
+    manifest = folder / MANIFEST
+    try:
+        held = json.loads(manifest.read_text()) if manifest.is_file() else None
+    except ValueError:
+        held = None
+    if wanted is not None and held == wanted:
+        return
+    foreign = folder.is_dir() and any(item.name != f"{MANIFEST}.tmp" for item in folder.iterdir())
+    if foreign and not manifest.is_file():
+        raise ConfigError(
+            f"{folder} holds files that are not a gradient cache, and nothing in it is touched. Give a new or empty "
+            "folder."
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{MANIFEST}.tmp"
+    temporary.write_text(json.dumps(wanted))
+    temporary.replace(manifest)

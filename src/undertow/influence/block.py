@@ -1,46 +1,76 @@
 """What an estimator sees of one module."""
 
-from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from undertow.gradients.matrices import DenseGradients, Gradients, slices
+from undertow.influence import products
+from undertow.influence.moments import Moments
 
-@dataclass(frozen=True)
+
 class GradientBlock:
-    """Gradients of all queries and all samples for one module, with the products estimators share.
+    """Gradients of some queries and all samples for one module, with the products estimators share.
 
     What two estimators need is computed once: asking TracIn, Cosine and DataInf together costs one inner
-    product matrix, not three.
+    product matrix, not three. Estimators need not know in which form gradients are held.
 
-    Attributes:
-        queries: gradient v of each query, [q, d].
-        samples: gradient g of each sample, [n, d].
+    Args:
+        queries: gradient v of each query, [q, d] in any form, or a dense tensor.
+        samples: gradient g of each sample, [n, d], likewise.
+        moments: state of the optimiser for this module, where there is one.
     """
 
-    queries: Float[Tensor, "q d"]
-    samples: Float[Tensor, "n d"]
+    def __init__(
+        self, queries: Gradients | Tensor, samples: Gradients | Tensor, moments: Moments | None = None
+    ) -> None:
+        self.queries = DenseGradients(queries) if isinstance(queries, Tensor) else queries
+        self.samples = DenseGradients(samples) if isinstance(samples, Tensor) else samples
+        self.moments = moments
 
     @cached_property
     def inner(self) -> Float[Tensor, "q n"]:
         """Inner products <v, g>."""
-        return self.queries @ self.samples.T
+        return products.inner(self.queries, self.samples)
 
     @cached_property
     def query_norms(self) -> Float[Tensor, " q"]:
         """Euclidean norms of the query gradients."""
-        norms: Tensor = torch.linalg.vector_norm(self.queries, dim=1)
-        return norms
+        return self.queries.squares.sqrt().to(self.queries.dtype)
 
     @cached_property
     def sample_norms(self) -> Float[Tensor, " n"]:
         """Euclidean norms of the sample gradients."""
-        norms: Tensor = torch.linalg.vector_norm(self.samples, dim=1)
-        return norms
+        return self.samples.squares.sqrt().to(self.samples.dtype)
+
+    @property
+    def sample_squares(self) -> Float[Tensor, " n"]:
+        """Squared norms of the sample gradients, in float64."""
+        return self.samples.squares
+
+    @property
+    def count(self) -> int:
+        """Number of samples n."""
+        return self.samples.samples
 
     @property
     def size(self) -> int:
         """Number of parameters d of the module."""
-        return self.samples.shape[1]
+        return self.samples.size
+
+    def gram_product(self, weights: Float[Tensor, "q n"]) -> Float[Tensor, "q n"]:
+        """W G G^T for weights W [q, n] and the samples' gradients G [n, d]."""
+        return products.gram_product(weights, self.samples)
+
+    def query_chunks(self, numbers: float) -> list[slice]:
+        """Queries in chunks whose block [q, n] holds at most ``numbers`` numbers."""
+        return slices(self.queries.samples, self.count, numbers)
+
+    def of_queries(self, which: slice) -> "GradientBlock":
+        """The block of some queries; what was computed of the samples is shared."""
+        if (which.start, which.stop) == (0, self.queries.samples):
+            return self
+        part = GradientBlock(self.queries.select(which), self.samples, self.moments)
+        part.__dict__["sample_norms"] = self.sample_norms
+        return part

@@ -1,5 +1,6 @@
 """The influence tensor: an xarray dataset, in memory or on a zarr store."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from undertow.errors import ConfigError
 from undertow.models.keys import ModuleKey
 
 # Zarr format 2: fixed-length text coordinates are part of its specification, they are not yet in format 3.
-_FORMAT = 2
+FORMAT = 2
+DIMENSIONS = ("estimator", "module", "query", "sample")
 
 
 def influence_dataset(
@@ -18,18 +21,23 @@ def influence_dataset(
     keys: Sequence[ModuleKey],
     query_rows: np.ndarray,
     sample_rows: np.ndarray,
+    covered: np.ndarray | None = None,
 ) -> xr.Dataset:
     """Coordinates of an influence tensor without its values.
 
     Dimensions are estimator, module, query and sample. ``module`` carries layer (-1 outside the layers),
-    projection, side and kind; query and sample are the row ids in their sources.
+    projection, side, kind, size and trained; query and sample are the row ids in their sources.
+    ``covered[estimator, module]`` says where an estimator is defined; elsewhere the tensor holds NaN.
     """
     text = {
         name: ("module", np.array([getattr(k, name) for k in keys], dtype=str))
         for name in ("projection", "side", "kind")
     }
     layers = np.array([-1 if k.layer is None else k.layer for k in keys], dtype=np.int64)
+    if covered is None:
+        covered = np.ones((len(estimators), len(keys)), dtype=bool)
     return xr.Dataset(
+        {"covered": (("estimator", "module"), covered)},
         coords={
             "estimator": np.array(estimators, dtype=str),
             "module": np.array([k.name for k in keys], dtype=str),
@@ -37,6 +45,7 @@ def influence_dataset(
             "sample": sample_rows,
             "layer": ("module", layers),
             "size": ("module", np.array([k.size for k in keys], dtype=np.int64)),
+            "trained": ("module", np.array([k.trained for k in keys], dtype=bool)),
             **text,
         },
         attrs={"sign": "positive = helpful: a step on the sample lowers the query's loss"},
@@ -46,54 +55,117 @@ def influence_dataset(
 class InfluenceWriter:
     """Receives influence blocks [query, sample] and leaves them as one dataset.
 
-    With a path, blocks go to a zarr store as they come, so memory holds one block at a time.
+    With a path, blocks go to a zarr store as they come, so memory holds one block at a time; several writers
+    may fill one store, each its own modules. ``resume`` goes on with a store that an interruption left;
+    `written` says which modules are whole.
     """
 
-    def __init__(self, frame: xr.Dataset, path: Path | None = None) -> None:
+    def __init__(
+        self, frame: xr.Dataset, path: Path | None = None, *, query_chunk: int | None = None, resume: bool = False
+    ) -> None:
         self._frame = frame
         self._path = path
-        shape = tuple(frame.sizes[d] for d in ("estimator", "module", "query", "sample"))
+        shape = tuple(frame.sizes[d] for d in DIMENSIONS)
         if path is None:
-            self._values: np.ndarray | zarr.Array = np.zeros(shape, dtype=np.float32)
+            self._values: np.ndarray | zarr.Array = np.empty(shape, dtype=np.float32)
+            self._values[~frame["covered"].values] = np.nan
+            self._whole: np.ndarray | zarr.Array = np.zeros(shape[1], dtype=bool)
             return
-        frame.to_zarr(path, mode="w", zarr_format=_FORMAT, consolidated=False)
-        self._values = zarr.create_array(
-            zarr.storage.LocalStore(path),
-            name="influence",
-            shape=shape,
-            chunks=(1, 1, shape[2], shape[3]),
-            dtype="float32",
-            zarr_format=_FORMAT,
-            compressors=None,  # float noise does not compress
-            attributes={"_ARRAY_DIMENSIONS": ["estimator", "module", "query", "sample"]},
-        )
+        if resume and (path / "whole" / ".zarray").is_file():
+            group = zarr.open_group(str(path), mode="r+", zarr_format=FORMAT)
+            self._values, self._whole = _array(group, "influence"), _array(group, "whole")
+            return
+        shutil.rmtree(path, ignore_errors=True)
+        frame.to_zarr(path, mode="w", zarr_format=FORMAT, consolidated=False)
+        chunks = (1, 1, min(query_chunk or shape[2], shape[2]), shape[3])
+        self._values = open_array(path, "influence", DIMENSIONS, shape, chunks, "float32", fill=float("nan"))
+        # Created last: where it stands, the store is complete but for its values.
+        self._whole = open_array(path, "whole", ("module",), shape[1:2], (1,), "bool")
 
-    def write(self, estimator: int, module: int, block: np.ndarray) -> None:
-        """Store the influence [query, sample] of one estimator on one module."""
-        self._values[estimator, module] = block
+    @property
+    def written(self) -> list[int]:
+        """Positions of the modules that are whole."""
+        return np.flatnonzero(np.asarray(self._whole[:])).tolist()
+
+    def write(self, estimator: int, module: int, queries: slice, block: np.ndarray) -> None:
+        """Store the influence [query, sample] of some queries, for one estimator on one module."""
+        self._values[estimator, module, queries] = block
+
+    def complete(self, module: int) -> None:
+        """Take note that all of a module was written."""
+        self._whole[module] = True
 
     def finish(self, variables: xr.Dataset) -> xr.Dataset:
         """Add per-query and per-sample variables and return the whole dataset."""
         if self._path is None:
-            values = ("estimator", "module", "query", "sample"), self._values
-            return self._frame.assign(influence=values).assign(variables.data_vars)
+            return self._frame.assign(influence=(DIMENSIONS, self._values)).assign(variables.data_vars)
         # With the frame's coordinates and attributes once more: appending replaces what the group says of them.
         whole = variables.assign_coords(self._frame.coords).assign_attrs(self._frame.attrs)
-        whole.to_zarr(self._path, mode="a", zarr_format=_FORMAT, consolidated=False)
-        zarr.consolidate_metadata(str(self._path), zarr_format=_FORMAT)
+        whole.to_zarr(self._path, mode="a", zarr_format=FORMAT, consolidated=False)
+        zarr.consolidate_metadata(str(self._path), zarr_format=FORMAT)
         return open_influence(self._path)
+
+
+def open_array(
+    path: Path,
+    name: str,
+    dimensions: Sequence[str],
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: str,
+    *,
+    fill: float = 0,
+) -> zarr.Array:
+    """A new array of an xarray dataset on disk, uncompressed: float noise does not compress."""
+    return zarr.create_array(
+        zarr.storage.LocalStore(path),
+        name=name,
+        shape=shape,
+        chunks=tuple(max(c, 1) for c in chunks),
+        dtype=dtype,
+        fill_value=fill,
+        zarr_format=FORMAT,
+        compressors=None,
+        attributes={"_ARRAY_DIMENSIONS": list(dimensions)},
+    )
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array
 
 
 def open_influence(path: Path) -> xr.Dataset:
     """A stored influence tensor; values are read when they are used."""
     dataset: xr.Dataset = xr.open_zarr(path, chunks=None)
-    return dataset
+    return dataset.drop_vars("whole", errors="ignore")
 
 
 def module_keys(influence: xr.Dataset) -> tuple[ModuleKey, ...]:
     """The module keys of an influence tensor, from its coordinates."""
-    columns = [influence[c].values.tolist() for c in ("module", "layer", "projection", "side", "kind", "size")]
+    names = ("module", "layer", "projection", "side", "kind", "size", "trained")
+    columns = [influence[c].values.tolist() for c in names]
     return tuple(
-        ModuleKey(name, None if layer < 0 else layer, projection, side, kind, size)
-        for name, layer, projection, side, kind, size in zip(*columns, strict=True)
+        ModuleKey(name, None if layer < 0 else layer, projection, side, kind, size, trained)
+        for name, layer, projection, side, kind, size, trained in zip(*columns, strict=True)
     )
+
+
+def check_covered(influence: xr.Dataset, estimator: str, modules: Sequence[int]) -> None:
+    """Refuse modules that an estimator is not defined on.
+
+    Raises:
+        ConfigError: names them, and the modules it is defined on.
+    """
+    covered = influence["covered"].sel(estimator=estimator).values
+    names = influence["module"].values
+    outside = [str(names[m]) for m in modules if not covered[m]]
+    if outside:
+        inside = [str(n) for n in names[covered]]
+        shown = ", ".join(inside[:5]) + (", …" if len(inside) > 5 else "")
+        raise ConfigError(
+            f"{estimator} is not defined on {len(outside)} of the chosen modules ({', '.join(outside[:3])}"
+            f"{', …' if len(outside) > 3 else ''}), only on: {shown or 'none of this model'}. Choose these with "
+            "--layers."
+        )

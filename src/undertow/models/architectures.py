@@ -1,17 +1,18 @@
 """All that undertow knows about model architectures. No other file names one.
 
-Three small tables: which projections LoRA adapts by default in each model type, what the leaf names of
-projections mean, and what classification heads are called.
+Small tables: which projections LoRA adapts by default in each model type, what the leaf names of projections
+mean, what classification heads are called; and how linear maps, norms and word embeddings are told apart.
 """
 
 import re
 from collections.abc import Iterable
 
-from torch import nn
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from undertow.errors import ModelError
 
-# Default LoRA targets, query and value projection, by `config.model_type`.
+# Default LoRA targets by `config.model_type`: query and value projection, or the fused projection that holds both.
 _SEPARATE_QV = ("q_proj", "v_proj")
 LORA_TARGETS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"), ("query", "value")),
@@ -36,6 +37,8 @@ LORA_TARGETS: dict[str, tuple[str, ...]] = {
         ),
         _SEPARATE_QV,
     ),
+    "gpt2": ("c_attn",),
+    "phi3": ("qkv_proj",),
 }
 
 # What the last part of a projection's module path means: (kind, projection).
@@ -43,21 +46,27 @@ _PROJECTIONS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("query", "q_proj", "q_lin", "query_proj", "q"), ("attention", "query")),
     **dict.fromkeys(("key", "k_proj", "k_lin", "key_proj", "k"), ("attention", "key")),
     **dict.fromkeys(("value", "v_proj", "v_lin", "value_proj", "v"), ("attention", "value")),
+    **dict.fromkeys(("c_attn", "qkv_proj", "query_key_value"), ("attention", "query_key_value")),
     **dict.fromkeys(("o_proj", "out_lin", "o"), ("attention", "output")),
     **dict.fromkeys(("gate_proj",), ("mlp", "gate")),
-    **dict.fromkeys(("up_proj", "lin1", "fc1"), ("mlp", "up")),
+    **dict.fromkeys(("gate_up_proj",), ("mlp", "gate_up")),
+    **dict.fromkeys(("up_proj", "lin1", "fc1", "c_fc"), ("mlp", "up")),
     **dict.fromkeys(("down_proj", "lin2", "fc2"), ("mlp", "down")),
 }
 
-# BERT-like layers call four different things "dense"; their parents tell them apart.
-_DENSE_PARENTS: tuple[tuple[str, tuple[str, str]], ...] = (
+# Some layers give different things one name; their parents tell them apart.
+_BY_PARENT: tuple[tuple[str, tuple[str, str]], ...] = (
     ("attention.output.dense", ("attention", "output")),
     ("intermediate.dense", ("mlp", "up")),
     ("output.dense", ("mlp", "down")),
+    ("attn.c_proj", ("attention", "output")),
+    ("mlp.c_proj", ("mlp", "down")),
+    ("self_attn.out_proj", ("attention", "output")),
+    ("attention.out_proj", ("attention", "output")),
 )
 
-# Attributes under which sequence classification models keep their head.
-_HEADS = ("classifier", "score", "pre_classifier", "classification_head")
+# Attributes under which sequence classification models keep their head; a pooler is its first layer.
+_HEADS = ("classifier", "score", "pre_classifier", "classification_head", "pooler")
 
 _LAYER_INDEX = re.compile(r"(?:^|\.)(?:layer|layers|h|block|blocks)\.(\d+)(?:\.|$)")
 
@@ -80,8 +89,38 @@ def default_lora_targets(model: nn.Module) -> tuple[str, ...]:
 
 def linear_leaf_names(model: nn.Module) -> list[str]:
     """Distinct last path parts of a model's linear layers, in order of appearance."""
-    names = (name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear))
+    names = (name.rsplit(".", 1)[-1] for name, m in model.named_modules() if is_linear(m))
     return list(dict.fromkeys(names))
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear map with a weight matrix and perhaps a bias."""
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a linear map holds its weight as [in, out] instead of [out, in]."""
+    return isinstance(module, Conv1D)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a LayerNorm, RMSNorm or another norm with one scale a channel."""
+    names = {name for name, _ in module.named_parameters()}
+    scale = getattr(module, "weight", None)
+    return (
+        "norm" in type(module).__name__.lower()
+        and names in ({"weight"}, {"weight", "bias"})
+        and scale is not None
+        and scale.ndim == 1
+    )
+
+
+def embedding_scale(module: nn.Module) -> float:
+    """The factor an embedding module puts on the rows it looks up; 1 for most."""
+    scale, weight = getattr(module, "embed_scale", 1.0), module.weight
+    if isinstance(scale, Tensor) and isinstance(weight, Tensor):
+        scale = scale.to(weight.dtype)  # as it is before it is used
+    return float(scale)
 
 
 def check_targets(model: nn.Module, targets: Iterable[str]) -> None:
@@ -111,11 +150,11 @@ def is_head(path: str) -> bool:
 
 
 def kind_and_projection(path: str) -> tuple[str, str]:
-    """(kind, projection) of a base module path: kind is attention, mlp, head or other."""
+    """(kind, projection) of the path of a linear map: kind is attention, mlp, head or other."""
     leaf = path.rsplit(".", 1)[-1]
     if is_head(path):
         return "head", leaf
-    for ending, meaning in _DENSE_PARENTS:
+    for ending, meaning in _BY_PARENT:
         if path.endswith(ending):
             return meaning
     return _PROJECTIONS.get(leaf, ("other", leaf))

@@ -21,12 +21,11 @@ def _has(attribute: str, value: str) -> Rule:
     return lambda key, n: getattr(key, attribute) == value
 
 
-# Quarters att1..att4 are the paper's; thirds serve who does not care for the exact cut.
+# Quarters att1..att4 are the paper's; thirds serve who does not care for the exact cut. "all" is what fine-tuning
+# changed: frozen word embeddings are tracked beside it and named on their own, as the paper's WE.
 GROUPS: dict[str, Rule] = {
-    "all": lambda key, n: True,
-    "attention": lambda key, n: key.kind == "attention",
-    "mlp": lambda key, n: key.kind == "mlp",
-    "head": lambda key, n: key.kind == "head",
+    "all": lambda key, n: key.trained,
+    **{k: _has("kind", k) for k in ("attention", "mlp", "norm", "embedding", "head")},
     "att1": lambda key, n: key.kind == "attention" and _part(key, n, 4) == 0,
     "att2": lambda key, n: key.kind == "attention" and _part(key, n, 4) == 1,
     "att3": lambda key, n: key.kind == "attention" and _part(key, n, 4) == 2,
@@ -39,7 +38,7 @@ GROUPS: dict[str, Rule] = {
 }
 
 # What the harm table shows beside the chosen group.
-PROFILE_GROUPS = ("att1", "att2", "att3", "att4", "head", "all")
+PROFILE_GROUPS = ("embedding", "att1", "att2", "att3", "att4", "head", "all")
 
 
 def check_layers(expression: str) -> None:
@@ -52,17 +51,23 @@ def check_layers(expression: str) -> None:
         _rule(part)
 
 
-def select_modules(keys: Sequence[ModuleKey], expression: str) -> list[int]:
+def select_modules(keys: Sequence[ModuleKey], expression: str | Callable[[ModuleKey], bool]) -> list[int]:
     """Positions of the modules that a layer expression selects, ascending.
 
     An expression is one or several of: a group name (see `GROUPS`), a layer range such as ``0-7`` (both
-    ends included), a layer number, a module name as `ModuleKey.name` has it; separated by commas.
+    ends included), a layer number, a module name as `ModuleKey.name` has it, or ``re:`` and a regular expression
+    that is searched in module names; separated by commas. Or it is a function that says yes or no to a key.
 
     Raises:
         ConfigError: for an unknown name, or when nothing is selected.
     """
     layers = 1 + max((k.layer for k in keys if k.layer is not None), default=-1)
     names = {k.name for k in keys}
+    if callable(expression):
+        picked = [i for i, key in enumerate(keys) if expression(key)]
+        if not picked:
+            raise ConfigError(f"The function given for the layers selects none of the {len(keys)} tracked modules.")
+        return picked
     chosen: set[int] = set()
     for part in _parts(expression):
         rule = (lambda key, n, part=part: key.name == part) if part in names else _rule(part)
@@ -100,9 +105,25 @@ def _rule(part: str) -> Rule:
         if first > last:
             raise ConfigError(f"--layers {part} runs backwards. Write the smaller layer first: {last}-{first}.")
         return lambda key, n: key.layer is not None and first <= key.layer <= last
-    if "." in part:  # a module name; whether it exists is known once the model is loaded
+    if part.startswith("re:"):
+        pattern = _pattern(part)
+        return lambda key, n: pattern.search(key.name) is not None
+    if "." in part or _names_head(part):  # a module name; whether it exists is known once the model is loaded
         return lambda key, n: key.name == part
     raise ConfigError(
         f"--layers {part} is not known. Known are: {', '.join(GROUPS)}, a layer number, a range such as 0-7, "
-        "or a module name; several are separated by commas."
+        "a module name, or re: and a regular expression; several are separated by commas."
     )
+
+
+def _names_head(part: str) -> bool:
+    from undertow.models.architectures import is_head  # loads torch, so only for what is no group
+
+    return is_head(part)
+
+
+def _pattern(part: str) -> re.Pattern[str]:
+    try:
+        return re.compile(part.removeprefix("re:"))
+    except re.error as error:
+        raise ConfigError(f"--layers {part} is not a regular expression: {error}. A comma separates groups.") from error

@@ -10,10 +10,12 @@ class ModuleKey:
     Attributes:
         name: module path without wrappers, with the LoRA side as its last part.
         layer: 0-based layer, None outside the layers.
-        projection: query, key, value, output, gate, up, down, or the leaf name.
+        projection: query, key, value, query_key_value (fused), output, gate, up, gate_up (fused), down, or the
+            leaf name.
         side: lora_A, lora_B, or weight.
-        kind: attention, mlp, head, or other.
+        kind: attention, mlp, norm, embedding, head, or other.
         size: number of parameters d of the module (a bias counts with its weight).
+        trained: whether fine-tuning changed it; False for the frozen parts of a model with an adapter.
     """
 
     name: str
@@ -22,3 +24,4 @@ class ModuleKey:
     side: str
     kind: str
     size: int
+    trained: bool = True

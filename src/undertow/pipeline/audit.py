@@ -15,18 +15,20 @@ from rich.console import Console
 from torch import nn
 
 from undertow.data import Samples, write_jsonl
-from undertow.errors import RunFolderError
+from undertow.errors import ConfigError, RunFolderError
 from undertow.influence.store import module_keys, open_influence
 from undertow.metrics.noise import NoiseDetection
 from undertow.pipeline.detections import detection_curves, detections, group_detections
 from undertow.pipeline.harm import harm_table
+from undertow.pipeline.influence import Places, influence_step
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
 from undertow.pipeline.model import Candidate, ModelLike, describe_model, load_candidate, train_candidate
+from undertow.pipeline.ranks import Ranks, current_ranks
 from undertow.pipeline.results import ArmResult, Results
 from undertow.pipeline.retrain import compare_arms, removals
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.settings import AuditSettings, settings_from
-from undertow.pipeline.steps import check_device, influence_step
+from undertow.pipeline.steps import check_device
 from undertow.progress import Bars, Reporter, Silent
 
 
@@ -104,12 +106,35 @@ def audit(
     show = progress if not isinstance(progress, bool) else (Bars(Console(stderr=True)) if progress else Silent())
     sources = {"train": train, "validation": validation, "queries": queries, "test": test}
     check_device(chosen)
+    ranks = current_ranks()
     if out is None:
+        if ranks.count > 1:
+            raise ConfigError(f"{ranks.count} processes share one audit through its run folder. Pass out= beside them.")
         with tempfile.TemporaryDirectory(prefix="undertow-") as scratch:
             run = RunFolder.open(Path(scratch) / "run", _configuration(model, sources, chosen))
             return _audit(run, model, tokenizer, sources, chosen, show, keep=False)
+    if not ranks.first:
+        return _assist(ranks, Path(out), model, tokenizer, sources, chosen)
     run = RunFolder.open(Path(out), _configuration(model, sources, chosen), overwrite=overwrite)
-    return _audit(run, model, tokenizer, sources, chosen, show, keep=True)
+    found = _audit(run, model, tokenizer, sources, chosen, show, keep=True, ranks=ranks)
+    ranks.wait()
+    return found
+
+
+def _assist(
+    ranks: Ranks, path: Path, model: ModelLike, tokenizer: Any, sources: Mapping[str, Any], settings: AuditSettings
+) -> Audit:
+    """What every process but the first does: its share of the influence stage, and then read what came out."""
+    described = describe_model(model, settings, Silent())
+    inputs = load_inputs(**sources, settings=settings, model_classes=described.classes)
+    ranks.wait()  # until the model is trained
+    run = RunFolder.read(path)
+    if not run.done("influence"):
+        candidate = load_candidate(described, tokenizer, inputs.train.classes, settings)
+        trained = train_candidate(run, candidate, inputs, Silent())
+        _influence_step(run, candidate, trained, inputs, Silent(), keep=True, ranks=ranks)
+    ranks.wait()  # until all is written
+    return _finished(RunFolder.read(path), inputs)
 
 
 def _audit(
@@ -121,7 +146,9 @@ def _audit(
     show: Reporter,
     *,
     keep: bool,
+    ranks: Ranks | None = None,
 ) -> Audit:
+    me = ranks or Ranks()
     described = describe_model(model, settings, show)
     inputs = load_inputs(**sources, settings=settings, model_classes=described.classes)
     for line in (*inputs.detected, *inputs.notes):
@@ -129,18 +156,19 @@ def _audit(
     if run.done("outputs"):
         run.verify(inputs.fingerprints)
         show.say(f"The run in {run.path} is finished; nothing is computed again.")
+        me.wait()
         return _finished(run, inputs)
     candidate = load_candidate(described, tokenizer, inputs.train.classes, settings)
     if run.manifest["stages"]:
         show.say(f"Going on with the run in {run.path}; done before: {', '.join(run.manifest['stages'])}.")
     with run.begin({**inputs.fingerprints, "model": candidate.fingerprint}):
-        return _stages(run, candidate, inputs, show, keep=keep)
+        return _stages(run, candidate, inputs, show, me, keep=keep)
 
 
-def _stages(run: RunFolder, candidate: Candidate, inputs: Inputs, show: Reporter, *, keep: bool) -> Audit:
+def _stages(run: RunFolder, candidate: Candidate, inputs: Inputs, show: Reporter, ranks: Ranks, *, keep: bool) -> Audit:
     settings = candidate.settings
     trained = train_candidate(run, candidate, inputs, show)
-    influence = _influence(run, candidate, trained, inputs, show, keep=keep)
+    influence = _influence(run, candidate, trained, inputs, show, ranks, keep=keep)
     harm = harm_table(influence, inputs.train, settings, planted=inputs.planted, reporter=show)
     arms = _arms(run, candidate, trained, inputs, harm, show)
     results = _results(candidate, inputs, influence, harm, arms)
@@ -182,25 +210,57 @@ def _result(
 
 
 def _influence(
-    run: RunFolder, candidate: Candidate, model: nn.Module, inputs: Inputs, show: Reporter, *, keep: bool
+    run: RunFolder,
+    candidate: Candidate,
+    model: nn.Module,
+    inputs: Inputs,
+    show: Reporter,
+    ranks: Ranks,
+    *,
+    keep: bool,
 ) -> xr.Dataset:
-    path, scratch = run.path / "influence.zarr", run.path / "gradients"
+    ranks.wait()  # the others start here, when the model is there
     if run.done("influence"):
-        return open_influence(path)
+        return open_influence(run.path / "influence.zarr")
     with run.stage("influence") as outputs:
-        influence = influence_step(
-            model,
-            candidate.start.tokenizer,
-            inputs.train,
-            inputs.queries,
-            candidate.settings,
-            path=path if keep else None,
-            scratch=scratch,
-            reporter=show,
-        )
+        influence = _influence_step(run, candidate, model, inputs, show, keep=keep, ranks=ranks)
         outputs["modules"] = [vars(k) for k in module_keys(influence)]
-    shutil.rmtree(scratch, ignore_errors=True)
+        outputs["processes"] = ranks.count
+    for name in ("gradients", "scratch"):
+        shutil.rmtree(run.path / name, ignore_errors=True)
     return influence
+
+
+def _influence_step(
+    run: RunFolder,
+    candidate: Candidate,
+    model: nn.Module,
+    inputs: Inputs,
+    show: Reporter,
+    *,
+    keep: bool,
+    ranks: Ranks,
+) -> xr.Dataset:
+    settings = candidate.settings
+    kept = Path(settings.gradients) if settings.gradients else None
+    recorded = run.path / "recorded" if candidate.trained_here else None
+    places = Places(
+        tensor=run.path / "influence.zarr" if keep else None,
+        # In a run they are files from the start: what an interruption leaves is not computed again.
+        gradients=kept or (run.path / "gradients" if keep else None),
+        scratch=run.path / "scratch",
+        recorded=Path(settings.recorded) if settings.recorded else recorded,
+    )
+    return influence_step(
+        model,
+        candidate.start.tokenizer,
+        inputs.train,
+        inputs.queries,
+        settings,
+        places=places,
+        ranks=ranks,
+        reporter=show,
+    )
 
 
 def _arms(

@@ -7,8 +7,7 @@ import xarray as xr
 from undertow.baselines.simple import loss_harm
 from undertow.influence.store import module_keys
 from undertow.metrics.noise import NoiseDetection, ideal_detection, noise_detection, random_detection
-from undertow.models.groups import select_modules
-from undertow.pipeline.harm import group_harm
+from undertow.pipeline.harm import deciding_modules, group_harm
 from undertow.pipeline.results import Detection
 from undertow.pipeline.settings import AuditSettings
 
@@ -36,8 +35,10 @@ def detections(harm: pd.DataFrame, influence: xr.Dataset, settings: AuditSetting
     if planted is None:
         return ()
     curves = detection_curves(harm)
-    modules = {"": select_modules(module_keys(influence), settings.layers)}
+    keys = module_keys(influence)
     for name in settings.estimators[1:]:
+        covered = influence["covered"].sel(estimator=name).values
+        modules = {"": deciding_modules(keys, covered, settings.layers)}
         beside = group_harm(influence, modules, settings, estimator=name)[""]
         curves[name] = noise_detection(beside, planted)
     return tuple(_detection(name, curve) for name, curve in curves.items())

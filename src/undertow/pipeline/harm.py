@@ -1,6 +1,6 @@
 """From the influence tensor to the harm table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,8 +9,9 @@ import xarray as xr
 from undertow.aggregation.additive import chosen_queries, combine, module_score
 from undertow.aggregation.cut import flag, harm_ranks
 from undertow.data import Planted, Samples
-from undertow.influence.store import module_keys
+from undertow.influence.store import check_covered, module_keys
 from undertow.models.groups import available_groups, select_modules
+from undertow.models.keys import ModuleKey
 from undertow.pipeline.settings import AuditSettings
 from undertow.progress import Reporter, Silent
 
@@ -32,14 +33,18 @@ def group_harm(
         estimator: which estimator; the settings' first by default.
         reporter: shows progress.
     """
-    tensor = influence["influence"].sel(estimator=estimator or settings.estimators[0])
-    mask = influence["query_correct"].values.astype(bool) if settings.correct_only else None
-    chosen = chosen_queries(tensor.sizes["query"], mask)
-    scores: dict[int, np.ndarray] = {}
+    name = estimator or settings.estimators[0]
     wanted = sorted({m for positions in groups.values() for m in positions})
+    check_covered(influence, name, wanted)
+    mask = influence["query_correct"].values.astype(bool) if settings.correct_only else None
+    chosen = chosen_queries(influence.sizes["query"], mask)
+    kept = "score" if "score" in influence else "influence"  # what the influence stage was told to keep
+    values = influence[kept].sel(estimator=name)
+    scores: dict[int, np.ndarray] = {}
     with (reporter or Silent()).track("aggregation of the modules", len(wanted)) as advance:
         for m in wanted:
-            scores[m] = module_score(tensor[m].values[chosen], settings.aggregate, settings.k)
+            block = values[m].values
+            scores[m] = block if kept == "score" else module_score(block[chosen], settings.aggregate, settings.k)
             advance(1)
     count = int(chosen.sum())
     return {g: -combine([scores[m] for m in ms], settings.aggregate, count) for g, ms in groups.items()}
@@ -64,7 +69,10 @@ def harm_table(
         ConfigError: when the settings' layers select no module.
     """
     keys = module_keys(influence)
-    groups = {**available_groups(keys), "": select_modules(keys, settings.layers)}
+    covered = influence["covered"].sel(estimator=settings.estimators[0]).values
+    profile = {g: [m for m in positions if covered[m]] for g, positions in available_groups(keys).items()}
+    groups = {g: positions for g, positions in profile.items() if positions}
+    groups[""] = deciding_modules(keys, covered, settings.layers)
     harm = group_harm(influence, groups, settings, reporter=reporter)
     chosen = harm.pop("")
     ranks = harm_ranks(chosen, seed=settings.seed)
@@ -84,6 +92,18 @@ def harm_table(
         table["planted"] = planted.planted
         table["original_label"] = [train.classes[i] for i in planted.original_labels]
     return pd.DataFrame(table)
+
+
+def deciding_modules(keys: Sequence[ModuleKey], covered: np.ndarray, layers: str) -> list[int]:
+    """Positions of the modules that decide: of ``all``, those that the estimator is defined on.
+
+    An estimator of word embeddings alone decides by them. Any other choice of layers is taken at its word.
+    """
+    chosen = select_modules(keys, layers)
+    inside = [m for m in chosen if covered[m]]
+    if layers != "all":
+        return chosen
+    return inside or np.flatnonzero(covered).tolist()
 
 
 def _labels(probabilities: np.ndarray, train: Samples, flagged: np.ndarray) -> dict[str, object]:

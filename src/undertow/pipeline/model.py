@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from undertow.errors import ModelError
+from undertow.influence.names import needing
 from undertow.models.groups import select_modules
 from undertow.models.loading import (
     CLASSES_FILE,
@@ -93,13 +94,13 @@ def load_candidate(
     loaded = _load(described, tokenizer, classes, settings)
     start = _start(described, loaded, classes, settings)
     train_here, fingerprint = _must_train(loaded, settings), weights_fingerprint(loaded.model)
-    notes = loaded.notes if train_here else (*loaded.notes, *_coverage(loaded), *_unnamed(described, classes))
+    notes = loaded.notes if train_here else (*loaded.notes, *_unnamed(described, classes))
     allowed = _readable(loaded, settings)
     model: nn.Module = loaded.model
     if train_here:
         # A model from disk is made anew to be trained, so this one can serve for the check.
         model = start.make() if described.source is None else adapt(model, settings)
-    select_modules([t.key for t in tracked_modules(model)], settings.layers)
+    select_modules([t.key for t in tracked_modules(model, settings.track)], settings.layers)
     return Candidate(described.name, None if train_here else model, start, train_here, allowed, fingerprint, notes)
 
 
@@ -121,11 +122,17 @@ def train_candidate(run: RunFolder, candidate: Candidate, inputs: Inputs, show: 
             inputs.selection,
             candidate.settings,
             folder=run.path / "checkpoints" / "as-given",
+            record=run.path / "recorded" if follows_training(candidate.settings) else None,
             reporter=show,
         )
         save_adapter(tuned.model, adapter, classes)
         outputs.update(selection_loss=tuned.selection_loss, best_epoch=tuned.best_epoch)
     return tuned.model
+
+
+def follows_training(settings: AuditSettings) -> bool:
+    """Whether an estimator needs what a training leaves beside its model."""
+    return bool(needing(settings.estimators, "checkpoints") or needing(settings.estimators, "optimiser"))
 
 
 def _load(described: DescribedModel, tokenizer: Any, classes: tuple[str, ...], settings: AuditSettings) -> LoadedModel:
@@ -179,15 +186,6 @@ def _must_train(loaded: LoadedModel, settings: AuditSettings) -> bool:
     if settings.finetune == "auto":
         return not trained
     return settings.finetune == "always"
-
-
-def _coverage(loaded: LoadedModel) -> tuple[str, ...]:
-    if loaded.trained_adapter:
-        return ()
-    return (
-        "The model has a trained head and no adapter: only the head is audited. Pass --finetune always to train "
-        "LoRA on it and see its layers too.",
-    )
 
 
 def _unnamed(described: DescribedModel, classes: tuple[str, ...]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ _PACKAGES = ("undertow", "torch", "transformers", "peft", "datasets", "numpy", "
 _REMAINS = (
     "checkpoints",
     "gradients",
+    "scratch",
     f"{MANIFEST}.tmp",
     "harm.parquet.tmp",
     "heldout.tmp",
@@ -30,6 +31,7 @@ _REMAINS = (
 _CONTENTS = (
     MANIFEST,
     "adapter",
+    "recorded",
     "influence.zarr",
     "harm.parquet",
     "heldout.parquet",
@@ -73,7 +75,7 @@ class RunFolder:
     def begin(self, fingerprints: Mapping[str, str]) -> Iterator[None]:
         """Write the folder of a new run, or compare the data of one that goes on; the stages run inside.
 
-        A run that fails before it has a stage or a checkpoint to keep leaves nothing: the command may be
+        A run that fails before it has a stage, a checkpoint or gradients to keep leaves nothing: the command may be
         corrected and given again with the same folder.
 
         Raises:
@@ -85,7 +87,8 @@ class RunFolder:
         try:
             yield
         except BaseException:
-            if not self.manifest["stages"] and not any((self.path / "checkpoints").glob("*/*")):
+            begun = ("checkpoints/*/*", "gradients/*/manifest.json")
+            if not self.manifest["stages"] and not any(any(self.path.glob(pattern)) for pattern in begun):
                 self._empty()
             raise
 

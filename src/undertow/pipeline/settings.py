@@ -8,6 +8,7 @@ from undertow.aggregation.additive import check_aggregation
 from undertow.errors import ConfigError, UndertowError
 from undertow.influence.names import check_estimators
 from undertow.models.groups import check_layers
+from undertow.models.trackable import check_track
 from undertow.training.config import FinetuneConfig
 
 
@@ -34,6 +35,16 @@ class AuditSettings(FinetuneConfig):
     estimators: tuple[str, ...] = Field(
         ("cosine",), description="how influence is estimated; the first one decides, others are stored beside it"
     )
+    track: tuple[str, ...] = Field(
+        ("auto",),
+        description="what gradients are taken of: lora, head, linear, norm, embedding; auto is what fine-tuning "
+        "changed, and the word embeddings",
+    )
+    project: int | None = Field(
+        None,
+        ge=1,
+        description="rows of a seeded random projection on both sides of each linear layer; exact unless given",
+    )
     layers: str = Field("all", description="which modules decide")
     aggregate: str = Field("rank", description="how influences become one harm: mean, rank or vote")
     k: float = Field(0.3, description="share of the samples that vote looks at, above 0 and at most 1")
@@ -49,12 +60,33 @@ class AuditSettings(FinetuneConfig):
         gt=0,
         description="GB up to which gradients stay in memory instead of files; half of what is free unless given",
     )
+    gradient_dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="precision that gradients are kept in"
+    )
+    gradients: str | None = Field(
+        None,
+        description="folder that keeps the gradients for later runs, which use them where model and data are the same",
+    )
+    recorded: str | None = Field(
+        None, description="folder of CheckpointRecorder from the training of the model, for tracincp and less"
+    )
+    keep: Literal["tensor", "groups", "scores"] = Field(
+        "tensor",
+        description="what stays: the whole influence tensor, means of layer groups, or one score for each module and "
+        "row, in memory that does not grow with the queries",
+    )
     trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
 
     @field_validator("estimators")
     @classmethod
     def _known_estimators(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         check_estimators(names)
+        return names
+
+    @field_validator("track")
+    @classmethod
+    def _known_parts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        check_track(names)
         return names
 
     @field_validator("layers")

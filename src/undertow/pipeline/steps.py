@@ -9,17 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import nn
 
 from undertow.data import Samples, encode
 from undertow.errors import ConfigError, ModelError
-from undertow.gradients.collect import collect_gradients, predict
-from undertow.gradients.store import GradientStore
-from undertow.influence.compute import compute_influence
-from undertow.influence.store import InfluenceWriter, influence_dataset
+from undertow.gradients.collect import predict
 from undertow.models.loading import prepare_tokenizer
-from undertow.models.modules import tracked_modules
+from undertow.pipeline.ranks import alone
 from undertow.pipeline.settings import AuditSettings
 from undertow.progress import Reporter, Silent
 from undertow.training.finetune import Finetuned, fine_tune, forget_checkpoints, training_steps
@@ -98,18 +94,20 @@ def fine_tune_step(
     settings: AuditSettings,
     *,
     folder: Path,
+    record: Path | None = None,
     name: str = "fine-tuning",
     reporter: Reporter | None = None,
 ) -> Finetuned:
     """Fine-tune LoRA on ``train``, keeping the epoch of lowest loss on ``selection``.
 
-    ``folder`` holds checkpoints while it runs: the same call goes on where an interrupted one stopped. It
-    is removed at the end.
+    ``record`` keeps what `undertow.training.checkpoints` records of every epoch. ``folder`` holds checkpoints
+    while it runs: the same call goes on where an interrupted one stopped. It is removed at the end.
 
     Raises:
         TrainingError: when the loss is NaN or infinite.
     """
-    with (reporter or Silent()).track(name, training_steps(len(train), settings)) as advance:
+    # The first of several processes trains; a Trainer that saw the others would share its batches with them.
+    with alone(), (reporter or Silent()).track(name, training_steps(len(train), settings)) as advance:
         tuned = fine_tune(
             start.make(),
             encode(train, start.tokenizer, settings.max_length),
@@ -120,75 +118,10 @@ def fine_tune_step(
             rows=(train.rows, selection.rows),
             device=device_of(settings),
             advance=advance,
+            record=record,
         )
     forget_checkpoints(folder)
     return tuned
-
-
-def influence_step(
-    model: nn.Module,
-    tokenizer: Any,
-    train: Samples,
-    queries: Samples,
-    settings: AuditSettings,
-    *,
-    path: Path | None = None,
-    scratch: Path | None = None,
-    reporter: Reporter | None = None,
-) -> xr.Dataset:
-    """Influence of every training sample on every query, for all tracked modules.
-
-    Returns a dataset with ``influence[estimator, module, query, sample]`` and, from the same pass,
-    ``sample_loss``, ``sample_probability[sample, class]``, ``query_loss`` and ``query_correct``;
-    ``samples_truncated`` and ``queries_truncated`` count the texts that were longer than the maximum length.
-
-    Args:
-        model: a classifier in any state; it is moved to the device, run in eval mode, and left as it was
-            otherwise.
-        tokenizer: its tokenizer, with a pad token.
-        train: training samples.
-        queries: trusted samples.
-        settings: estimators, maximum length, device, memory.
-        path: zarr store to write; None keeps the tensor in memory.
-        scratch: folder for gradients that do not fit into memory.
-        reporter: shows progress.
-
-    Raises:
-        TrainingError: where a loss is not finite.
-        ModelError: when nothing in the model can be tracked.
-    """
-    show = reporter or Silent()
-    model = model.to(device_of(settings))
-    modules = tracked_modules(model)
-    keys = [t.key for t in modules]
-    stores, predictions, truncated = [], [], []
-    for name, samples in (("gradients of the queries", queries), ("gradients of the samples", train)):
-        memory = None if settings.memory is None else int(settings.memory * 1e9)
-        folder = scratch / name.rsplit(" ", 1)[-1] if scratch else None
-        store = GradientStore(keys, len(samples), folder=folder, memory=memory)
-        encoded = encode(samples, tokenizer, settings.max_length)
-        with show.track(name, len(samples)) as advance, _modes_kept(model):
-            found = collect_gradients(model, modules, encoded, store, pad_id=tokenizer.pad_token_id, advance=advance)
-        stores.append(store)
-        predictions.append(found)
-        truncated.append(encoded.truncated)
-    frame = influence_dataset(settings.estimators, keys, queries.rows, train.rows)
-    writer = InfluenceWriter(frame, path)
-    with show.track("influence of the modules", len(keys)) as advance:
-        compute_influence(stores[0], stores[1], settings.estimators, writer, advance=advance)
-    of_queries, of_samples = predictions
-    return writer.finish(
-        xr.Dataset(
-            {
-                "query_loss": ("query", of_queries.loss),
-                "query_correct": ("query", of_queries.predicted == queries.labels),
-                "sample_loss": ("sample", of_samples.loss),
-                "sample_probability": (("sample", "class"), of_samples.probabilities),
-                "queries_truncated": truncated[0],
-                "samples_truncated": truncated[1],
-            }
-        )
-    )
 
 
 def predict_step(
@@ -203,15 +136,16 @@ def predict_step(
     """Predicted class of each sample, [n]."""
     encoded = encode(samples, tokenizer, settings.max_length)
     model = model.to(device_of(settings))
-    with (reporter or Silent()).track(name, len(samples)) as advance, _modes_kept(model):
+    with (reporter or Silent()).track(name, len(samples)) as advance, modes_kept(model):
         return predict(model, encoded, pad_id=tokenizer.pad_token_id, advance=advance).predicted
 
 
-def device_of(settings: AuditSettings) -> str:
-    """The torch device the settings ask for."""
-    if settings.device != "auto":
-        return settings.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def device_of(settings: AuditSettings, local: int = 0) -> str:
+    """The torch device the settings ask for; of several GPUs, the one of this process."""
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{local}" if device == "cuda" and torch.cuda.device_count() > 1 else device
 
 
 def check_device(settings: AuditSettings) -> None:
@@ -231,7 +165,7 @@ def check_device(settings: AuditSettings) -> None:
 
 
 @contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
+def modes_kept(model: nn.Module) -> Iterator[None]:
     """Put every module back into training or evaluation mode, as it was."""
     modes = [(module, module.training) for module in model.modules()]
     try:

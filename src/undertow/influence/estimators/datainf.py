@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from undertow.influence.block import GradientBlock
+from undertow.influence.estimators.damping import damping
 
 
 def datainf(block: GradientBlock) -> Float[Tensor, "q n"]:
@@ -16,12 +17,21 @@ def datainf(block: GradientBlock) -> Float[Tensor, "q n"]:
     With C = <v,g_i> / (lambda + |g_i|^2), the sum is (C G) G^T: O(q n d), and never an n x n matrix. Where
     every sample's gradient is zero, so is the influence.
     """
-    n = block.samples.shape[0]
-    squares = block.sample_norms.double().square()
-    damping = float(squares.mean() / (10 * block.size))
-    if damping == 0:
+    return _datainf(block, first=1.0)
+
+
+def datainf0(block: GradientBlock) -> Float[Tensor, "q n"]:
+    """The variant with 1/n on both terms: (1/(lambda n)) [<v,g> - sum_i <v,g_i><g_i,g> / (lambda + |g_i|^2)].
+
+    The released code of Vitel & Chhabra (arXiv 2511.04715) offers it beside the formula of Kwon et al.
+    """
+    return _datainf(block, first=1.0 / block.count)
+
+
+def _datainf(block: GradientBlock, first: float) -> Tensor:
+    ridge = damping(block)
+    if ridge == 0:
         return torch.zeros_like(block.inner)
-    weights = (damping + squares).reciprocal().to(block.samples.dtype)
-    projected = (block.inner * weights) @ block.samples  # [q, d]
-    # v - projected/n first: one product with G instead of the difference of two large matrices.
-    return ((block.queries - projected / n) / damping) @ block.samples.T
+    weights = (ridge + block.sample_squares).reciprocal().to(block.inner.dtype)
+    second = block.gram_product(block.inner * weights)
+    return second.mul_(-1 / block.count).add_(block.inner, alpha=first).mul_(1 / ridge)

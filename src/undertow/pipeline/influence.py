@@ -1,0 +1,323 @@
+"""The influence stage: gradients of queries and samples, and the tensor that estimators make of them."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+import xarray as xr
+from torch import nn
+
+from undertow.aggregation.additive import chosen_queries, module_score
+from undertow.data import Encoded, Samples, encode
+from undertow.errors import ConfigError
+from undertow.gradients.collect import collect_gradients, predictions
+from undertow.gradients.layouts import Layout, plan_layouts
+from undertow.gradients.store import GradientStore, stored_bytes
+from undertow.influence.compute import BLOCK, Checkpoint, compute_influence, covers
+from undertow.influence.moments import Moments
+from undertow.influence.names import ESTIMATOR_NEEDS, needing
+from undertow.influence.scores import ScoreWriter
+from undertow.influence.store import InfluenceWriter, influence_dataset, open_influence
+from undertow.models.groups import available_groups
+from undertow.models.loading import weights_fingerprint
+from undertow.models.modules import TrackedModule, tracked_modules
+from undertow.pipeline.ranks import Ranks
+from undertow.pipeline.settings import AuditSettings
+from undertow.pipeline.steps import device_of, modes_kept
+from undertow.progress import Reporter, Silent
+from undertow.training.checkpoints import Recorded, recorded_checkpoints
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the influence stage puts things; all None keeps everything in memory.
+
+    Attributes:
+        tensor: zarr store of the result.
+        gradients: folder of the gradient cache.
+        scratch: folder for what is of no use afterwards.
+        recorded: folder of a training's recorded checkpoints.
+    """
+
+    tensor: Path | None = None
+    gradients: Path | None = None
+    scratch: Path | None = None
+    recorded: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the parts of the stage share."""
+
+    model: nn.Module
+    modules: tuple[TrackedModule, ...]
+    layouts: tuple[Layout, ...]
+    queries: Encoded
+    samples: Encoded
+    pad_id: int
+    settings: AuditSettings
+    places: Places
+    ranks: Ranks
+    show: Reporter
+
+
+def influence_step(
+    model: nn.Module,
+    tokenizer: Any,
+    train: Samples,
+    queries: Samples,
+    settings: AuditSettings,
+    *,
+    places: Places | None = None,
+    ranks: Ranks | None = None,
+    reporter: Reporter | None = None,
+) -> xr.Dataset:
+    """Influence of every training sample on every query, for all tracked modules.
+
+    Returns a dataset with ``influence[estimator, module, query, sample]`` (or, as ``settings.keep`` says,
+    ``score[estimator, module, sample]``) and, from the same pass, ``sample_loss``,
+    ``sample_probability[sample, class]``, ``query_loss`` and ``query_correct``; ``samples_truncated`` and
+    ``queries_truncated`` count the texts that were longer than the maximum length.
+
+    Args:
+        model: a classifier in any state; it is moved to the device, run in eval mode, and left as it was
+            otherwise.
+        tokenizer: its tokenizer, with a pad token.
+        train: training samples.
+        queries: trusted samples.
+        settings: estimators, what to track, maximum length, device, memory, precision, what to keep.
+        places: where files go; None keeps all in memory.
+        ranks: which of several processes this is; then ``places`` are folders that all of them see.
+        reporter: shows progress.
+
+    Raises:
+        TrainingError: where a loss or an influence is not finite.
+        ModelError: when nothing in the model can be tracked.
+        ConfigError: when an estimator's needs are not met, or gradients do not fit into memory.
+    """
+    where, me = places or Places(), ranks or Ranks()
+    model = model.to(device_of(settings, me.local))
+    modules = tracked_modules(model, settings.track)
+    encoded = [encode(side, tokenizer, settings.max_length) for side in (queries, train)]
+    pad_id = tokenizer.pad_token_id
+    layouts = plan_layouts(model, modules, encoded[1], pad_id=pad_id, project=settings.project, seed=settings.seed)
+    job = _Job(model, modules, layouts, encoded[0], encoded[1], pad_id, settings, where, me, reporter or Silent())
+    moments = _moments(job)
+    covered = _coverage(job, moments)
+    frame = influence_dataset(settings.estimators, [t.key for t in modules], queries.rows, train.rows, covered)
+    with modes_kept(model), ExitStack() as trailed:
+        stores = _gradients(job, "gradients", where.gradients)
+        correct = stores[0].probabilities.argmax(1).numpy() == queries.labels
+        writer = me.first_then(lambda: _writer(job, frame, correct))
+        _products(job, stores, _trail(job, trailed), moments, writer)
+    me.wait()
+    if not me.first and where.tensor is not None:
+        me.wait()
+        return open_influence(where.tensor)
+    of_queries, of_samples = (predictions(store) for store in stores)
+    variables = xr.Dataset(
+        {
+            "query_loss": ("query", of_queries.loss),
+            "query_correct": ("query", correct),
+            "sample_loss": ("sample", of_samples.loss),
+            "sample_probability": (("sample", "class"), of_samples.probabilities),
+            "queries_truncated": encoded[0].truncated,
+            "samples_truncated": encoded[1].truncated,
+        }
+    )
+    influence = writer.finish(variables)
+    me.wait()
+    return influence
+
+
+def _coverage(job: _Job, moments: Mapping[str, Moments]) -> np.ndarray:
+    """Which estimator is defined on which module, [estimator, module].
+
+    Raises:
+        ConfigError: for an estimator that is defined on none.
+    """
+    from undertow.influence import ekfac
+
+    names = job.settings.estimators
+    covered = np.array(
+        [[ekfac.covers(t) if e == "ekfac" else covers(e, t.key, moments) for t in job.modules] for e in names]
+    )
+    idle = [e for e, some in zip(names, covered, strict=True) if not some.any()]
+    if idle:
+        raise ConfigError(
+            f"{idle[0]} is defined on none of the {len(job.modules)} tracked modules. It needs "
+            f"{', '.join(sorted(ESTIMATOR_NEEDS[idle[0]])) or 'other modules'}; --track chooses what is tracked."
+        )
+    return covered
+
+
+def _gradients(job: _Job, name: str, folder: Path | None) -> tuple[GradientStore, GradientStore]:
+    """Gradients of queries and of samples, from one pass over each."""
+    queries = _collected(job, f"{name} of the queries", job.queries, folder and folder / "queries")
+    samples = _collected(job, f"{name} of the samples", job.samples, folder and folder / "samples")
+    return queries, samples
+
+
+def _collected(job: _Job, name: str, encoded: Encoded, folder: Path | None) -> GradientStore:
+    settings, dtype = job.settings, PRECISIONS[job.settings.gradient_dtype]
+    budget = memory_budget(settings)
+    if folder is None and job.places.scratch and stored_bytes(job.layouts, encoded, dtype) > budget:
+        folder = job.places.scratch / name.replace(" ", "-")
+    identity = None
+    if folder is not None:
+        identity = {"model": weights_fingerprint(job.model), "pad": job.pad_id}
+
+    def store() -> GradientStore:
+        return GradientStore(job.layouts, encoded, folder=folder, memory=budget, dtype=dtype, identity=identity)
+
+    found = job.ranks.first_then(store)
+    with job.show.track(name, len(encoded)) as advance:
+        collect_gradients(
+            job.model,
+            job.modules,
+            encoded,
+            found,
+            pad_id=job.pad_id,
+            part=(job.ranks.index, job.ranks.count),
+            advance=advance,
+            say=job.show.say,
+        )
+    job.ranks.wait()
+    return found if job.ranks.count == 1 else store()
+
+
+def _trail(job: _Job, trailed: ExitStack) -> list[Checkpoint]:
+    """Gradients at every recorded checkpoint, for estimators that add them up."""
+    if not needing(job.settings.estimators, "checkpoints"):
+        return []
+    found = []
+    for record in _recorded(job):
+        folder = None
+        if job.places.gradients or job.places.scratch:
+            folder = (job.places.gradients or job.places.scratch or Path()) / f"step-{record.step}"
+            trailed.callback(shutil.rmtree, folder, ignore_errors=True)
+        with record.load_into(job.model):
+            queries, samples = _gradients(job, f"step {record.step}: gradients", folder)
+        found.append(Checkpoint(queries, samples, record.learning_rate))
+    return found
+
+
+def _recorded(job: _Job) -> tuple[Recorded, ...]:
+    if job.places.recorded is None:
+        names = [*needing(job.settings.estimators, "checkpoints"), *needing(job.settings.estimators, "optimiser")]
+        raise ConfigError(
+            f"{names[0]} follows the training, and this model was not trained here. Pass --finetune always, or train "
+            "with undertow.training.checkpoints.CheckpointRecorder(FOLDER) among the Trainer's callbacks and give "
+            "--recorded FOLDER."
+        )
+    return recorded_checkpoints(job.places.recorded)
+
+
+def _moments(job: _Job) -> dict[str, Moments]:
+    """State of the optimiser for each trained module, at the checkpoint whose weights the model has.
+
+    Raises:
+        ConfigError: when none of the recorded checkpoints has them.
+    """
+    if not needing(job.settings.estimators, "optimiser"):
+        return {}
+    own = dict(job.model.named_parameters())
+    for record in reversed(_recorded(job)):
+        weights = record.weights()
+        if all(name in own and torch.equal(own[name].detach().cpu(), value) for name, value in weights.items()):
+            return {t.key.name: found for t in job.modules if (found := _module_moments(record, t, weights))}
+    raise ConfigError(
+        f"None of the checkpoints recorded in {job.places.recorded} has the weights of this model, so the state of its "
+        "optimiser is not known. Record the training with every='epoch', and audit the model of one of its epochs."
+    )
+
+
+def _module_moments(record: Recorded, tracked: TrackedModule, weights: Mapping[str, torch.Tensor]) -> Moments | None:
+    names = [f"{tracked.path}.{part}" for part, _ in tracked.module.named_parameters(recurse=False)]
+    if not all(name in weights for name in names):
+        return None  # frozen: no optimiser has it
+    states = [record.optimizer_state(name) for name in names]
+    return Moments(
+        torch.cat([s.exp_avg.flatten() for s in states]),
+        torch.cat([s.exp_avg_sq.flatten() for s in states]),
+        states[0].step,
+        states[0].betas,
+        states[0].eps,
+    )
+
+
+def _writer(job: _Job, frame: xr.Dataset, correct: np.ndarray) -> InfluenceWriter | ScoreWriter:
+    settings, path = job.settings, job.places.tensor
+    if settings.keep == "tensor":
+        chunk = max(1, BLOCK // max(frame.sizes["sample"], 1))
+        return InfluenceWriter(frame, path, query_chunk=chunk, resume=path is not None)
+    chosen = chosen_queries(len(correct), correct if settings.correct_only else None)
+
+    def reduce(block: np.ndarray, queries: slice) -> np.ndarray:
+        return module_score(block[chosen[queries]], settings.aggregate, settings.k)
+
+    groups = available_groups([t.key for t in job.modules]) if settings.keep == "groups" else None
+    return ScoreWriter(frame, path, reduce, groups, resume=path is not None)
+
+
+def _products(
+    job: _Job,
+    stores: tuple[GradientStore, GradientStore],
+    trail: list[Checkpoint],
+    moments: Mapping[str, Moments],
+    writer: InfluenceWriter | ScoreWriter,
+) -> None:
+    """Every estimator on every module; several processes share the modules."""
+    written = set(writer.written)
+    mine = [m for m in range(len(job.modules)) if m % job.ranks.count == job.ranks.index and m not in written]
+    given = {"ekfac": _ekfac(job, mine)} if "ekfac" in job.settings.estimators else {}
+    with job.show.track("influence of the modules", len(mine)) as advance:
+        compute_influence(
+            *stores,
+            job.settings.estimators,
+            writer,
+            moments=moments,
+            checkpoints=trail,
+            given=given,
+            modules=mine,
+            advance=advance,
+        )
+
+
+def _ekfac(job: _Job, mine: list[int]) -> dict[int, torch.Tensor]:
+    from undertow.influence import ekfac
+
+    positions = [m for m in mine if ekfac.covers(job.modules[m])]
+    if not positions:
+        return {}
+    chosen = [job.modules[m] for m in positions]
+    scratch = job.places.scratch or job.places.gradients
+    with ExitStack() as stack:
+        folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="undertow-")))
+        total = ekfac.ekfac_rows(chosen, job.queries, job.samples)
+        advance = stack.enter_context(job.show.track("EK-FAC", total))
+        found = ekfac.ekfac_influence(
+            job.model,
+            chosen,
+            job.queries,
+            job.samples,
+            pad_id=job.pad_id,
+            scratch=folder,
+            seed=job.settings.seed,
+            advance=advance,
+        )
+    return {m: found[i] for i, m in enumerate(positions)}
+
+
+def memory_budget(settings: AuditSettings) -> int:
+    """Bytes that gradients in memory may take: as told, or half of what is free."""
+    return psutil.virtual_memory().available // 2 if settings.memory is None else int(settings.memory * 1e9)

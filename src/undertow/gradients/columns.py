@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -41,6 +41,7 @@ class SharedInputError(Exception):
     """A module saw one input for all samples of a batch: only batches of one tell the samples apart."""
 
 
+@runtime_checkable
 class Column(Protocol):
     """Arrays of one module."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from undertow.models.keys import ModuleKey
 BLOCK = 64_000_000
 
 
+@runtime_checkable
 class BlockSink(Protocol):
     """Receives influence, block by block."""
 

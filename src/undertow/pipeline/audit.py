@@ -28,7 +28,7 @@ from undertow.pipeline.results import ArmResult, Results
 from undertow.pipeline.retrain import compare_arms, removals
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.settings import AuditSettings, settings_from
-from undertow.pipeline.steps import check_device
+from undertow.pipeline.steps import check_device, check_libraries
 from undertow.progress import Bars, Reporter, Silent
 
 
@@ -106,6 +106,7 @@ def audit(
     show = progress if not isinstance(progress, bool) else (Bars(Console(stderr=True)) if progress else Silent())
     sources = {"train": train, "validation": validation, "queries": queries, "test": test}
     check_device(chosen)
+    check_libraries(chosen)
     ranks = current_ranks()
     if out is None:
         if ranks.count > 1:

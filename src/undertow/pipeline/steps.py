@@ -14,6 +14,7 @@ from torch import nn
 from undertow.data import Samples, encode
 from undertow.errors import ConfigError, ModelError
 from undertow.gradients.collect import predict
+from undertow.influence.names import needing
 from undertow.models.loading import prepare_tokenizer
 from undertow.pipeline.ranks import alone
 from undertow.pipeline.settings import AuditSettings
@@ -146,6 +147,18 @@ def device_of(settings: AuditSettings, local: int = 0) -> str:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return f"cuda:{local}" if device == "cuda" and torch.cuda.device_count() > 1 else device
+
+
+def check_libraries(settings: AuditSettings) -> None:
+    """Make sure that optional libraries the settings ask for are there, before anything is trained.
+
+    Raises:
+        ConfigError: with the line that installs what is missing.
+    """
+    if needing(settings.estimators, "model"):
+        from undertow.influence.ekfac import check_library
+
+        check_library()
 
 
 def check_device(settings: AuditSettings) -> None:

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 
 def loss_harm(loss: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """The loss of each sample under its given label: a sample the model disagrees with ranks high."""
-    return loss
+    return loss.astype(np.float64)
 
 
 def random_harm(samples: int, *, seed: int) -> Float[np.ndarray, " n"]:
@@ -15,5 +15,5 @@ def random_harm(samples: int, *, seed: int) -> Float[np.ndarray, " n"]:
 
 
 def oracle_harm(noisy: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """1 for each sample known to be noisy, else 0. A control, never a method."""
+    """1 for each sample known to be noisy, else 0. A control, never a method: no registry offers it."""
     return noisy.astype(np.float64)

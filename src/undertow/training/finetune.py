@@ -17,7 +17,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 from undertow.data.tokenize import Encoded, pad_batch
 from undertow.errors import TrainingError
 from undertow.models.quiet import quiet_loading
+from undertow.training.checkpoints import CheckpointRecorder
 from undertow.training.config import FinetuneConfig
+from undertow.training.dynamics import FILE as DYNAMICS_FILE
+from undertow.training.dynamics import Dynamics, DynamicsRecorder
 from undertow.training.sampler import LengthBucketSampler
 
 Advance = Callable[[int], None]
@@ -31,11 +34,13 @@ class Finetuned:
         model: the model, with the weights of the best checkpoint, in eval mode.
         selection_loss: mean loss on the selection split after each epoch.
         best_epoch: 1-based epoch whose weights were kept.
+        dynamics: margins of the training samples in every epoch.
     """
 
     model: nn.Module
     selection_loss: tuple[float, ...]
     best_epoch: int
+    dynamics: Dynamics
 
 
 class _Rows(torch.utils.data.Dataset["tuple[_Rows, int]"]):
@@ -64,11 +69,19 @@ class _Collator:
             **batch,
             "labels": torch.from_numpy(encoded.labels[positions]),
             "row": torch.from_numpy(rows.ids[positions]),
+            "position": torch.from_numpy(positions),
         }
 
 
 class _Trainer(Trainer):  # type: ignore[misc]
-    """A Trainer with batches of similar length that stops at the first loss that is not finite."""
+    """A Trainer with batches of similar length, which stops at the first loss that is not finite.
+
+    ``dynamics`` notes the margins of the batches that it trains on.
+    """
+
+    def __init__(self, *, dynamics: DynamicsRecorder, **options: Any) -> None:
+        super().__init__(**options)
+        self.dynamics = dynamics
 
     def _get_train_sampler(self, train_dataset: _Rows | None = None) -> LengthBucketSampler:
         rows = train_dataset or self.train_dataset
@@ -85,14 +98,21 @@ class _Trainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        rows, labels = inputs.pop("row"), inputs.pop("labels")
+        rows, positions, labels = inputs.pop("row"), inputs.pop("position"), inputs.pop("labels")
         outputs = model(**inputs)
         losses = nn.functional.cross_entropy(outputs.logits.float(), labels, reduction="none")
         bad = ~torch.isfinite(losses.detach())
         if bad.any():
             raise TrainingError(_diverged(rows[bad].tolist(), len(rows), self.state.global_step, model.training))
+        if model.training:
+            self.dynamics.add(int(self.state.epoch), positions, outputs.logits, labels)
         loss = losses.mean()
         return (loss, outputs) if return_outputs else loss
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call)
+        if output_dir is not None:  # a checkpoint, whose trainer state comes after this
+            self.dynamics.save(Path(output_dir))
 
 
 class _Follower(TrainerCallback):  # type: ignore[misc]
@@ -127,6 +147,7 @@ def fine_tune(
     rows: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]] | None = None,
     device: str = "cpu",
     advance: Advance = lambda n: None,
+    record: Path | None = None,
 ) -> Finetuned:
     """Train a model (with its adapter attached) and keep the checkpoint of lowest selection loss.
 
@@ -136,10 +157,17 @@ def fine_tune(
 
     ``rows`` are the row ids of both splits for messages, positions by default.
 
+    ``record`` is a folder that keeps the trained weights, the learning rate and the state of the optimiser
+    of every epoch, for `recorded_checkpoints` to read. It is not deleted.
+
     Raises:
         TrainingError: when a loss is NaN or infinite; names the rows of the batch.
+        RunFolderError: when ``folder`` or ``record`` holds another training.
     """
     train_ids, selection_ids = rows or (np.arange(len(train)), np.arange(len(selection)))
+    dynamics, checkpoint = DynamicsRecorder(config.epochs, len(train)), _last_whole_checkpoint(folder)
+    if checkpoint is not None:
+        dynamics.restore(checkpoint)
     with quiet_loading():
         trainer = _Trainer(
             model=model,
@@ -147,11 +175,12 @@ def fine_tune(
             train_dataset=_Rows(train, train_ids),
             eval_dataset=_Rows(selection, selection_ids),
             data_collator=_Collator(pad_id),
-            callbacks=[_Follower(advance)],
+            callbacks=[_Follower(advance), *([CheckpointRecorder(record)] if record else [])],
+            dynamics=dynamics,
         )
         trainer.remove_callback(PrinterCallback)
         try:
-            trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         except TrainingError:
             forget_checkpoints(folder)
             raise
@@ -159,18 +188,20 @@ def fine_tune(
     best = min(range(len(losses)), key=losses.__getitem__)
     trained: nn.Module = trainer.model
     trained.eval()
-    return Finetuned(trained, losses, best + 1)
+    return Finetuned(trained, losses, best + 1, dynamics.finished())
 
 
-def _last_whole_checkpoint(folder: Path) -> str | None:
+def _last_whole_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; what a kill left unfinished is deleted."""
     newest_first = sorted(folder.glob("checkpoint-*"), key=lambda c: int(c.name.split("-")[1]), reverse=True)
     for checkpoint in newest_first:
         try:
             json.loads((checkpoint / TRAINER_STATE_NAME).read_text())  # written last
-            return str(checkpoint.resolve())
+            if (checkpoint / DYNAMICS_FILE).is_file():
+                return checkpoint.resolve()
         except (OSError, ValueError):
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            pass
+        shutil.rmtree(checkpoint, ignore_errors=True)
     return None
 
 

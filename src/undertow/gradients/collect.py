@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from undertow.data.tokenize import Encoded, pad_batch, token_budget_batches
 from undertow.errors import TrainingError
 from undertow.gradients.columns import Batch, SharedInputError
-from undertow.gradients.hooks import capture
+from undertow.gradients.hooks import capture, first_token_only
 from undertow.gradients.store import GradientStore
 from undertow.models.modules import TrackedModule
 
@@ -99,7 +99,7 @@ def collect_gradients(
             p[i : i + 1] for p in pending for i in range(len(p))
         ]  # one input for the whole batch: batches of one
     advance(store.finished_before)
-    with capture(model, modules, receive):
+    with first_token_only(model), capture(model, modules, receive):
         while pending:
             positions = pending.pop()
             try:
@@ -157,7 +157,7 @@ def predict(
     loss, probabilities = np.empty(len(encoded)), None
     for positions in token_budget_batches(encoded.lengths, token_budget):
         arrays: dict[str, Any] = pad_batch(encoded, positions, pad_id)
-        with torch.no_grad():
+        with torch.no_grad(), first_token_only(model):
             logits = model(**{name: torch.from_numpy(a).to(device) for name, a in arrays.items()}).logits
         wide = logits.double().cpu()
         probabilities = np.empty((len(encoded), wide.shape[1])) if probabilities is None else probabilities

@@ -12,12 +12,29 @@ from typing import Any
 from torch import Tensor, nn
 
 from undertow.gradients.local import normalised_input
-from undertow.models.architectures import embedding_scale
+from undertow.models.architectures import embedding_scale, first_token_module
 from undertow.models.modules import TrackedModule
 
 # Called with the position of a module, what its parameters are multiplied with [batch, *time, in] (None for an
 # embedding), and the gradient of its output [batch, *time, out].
 Receiver = Callable[[int, Tensor | None, Tensor], None]
+
+
+@contextlib.contextmanager
+def first_token_only(model: nn.Module) -> Iterator[None]:
+    """While open, the last layer of an encoder computes only what its head reads, where that is known.
+
+    Neither logits nor gradients change: the other tokens of the last layer reach no loss.
+    """
+    module = first_token_module(model)
+    if module is None:
+        yield
+        return
+    handle = module.register_forward_pre_hook(lambda _, arguments: tuple(a[:, :1] for a in arguments))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextlib.contextmanager

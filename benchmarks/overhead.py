@@ -1,12 +1,15 @@
 """What influence costs beside touching each sample once.
 
-Times the influence stage (gradients of all LoRA modules and the head, TracIn, Cosine and DataInf) against a
-plain batched forward and backward pass over the same samples, alternating, in one process.
+Times the influence stage (gradients of all LoRA modules, the head and the word embeddings; TracIn, Cosine and
+DataInf on LoRA and head, TracIn-WE on the embeddings) against a plain batched forward and backward pass over the
+same samples, alternating, in one process.
 
-    python benchmarks/overhead.py --data GLUE_FOLDER [--samples 4500 --queries 436 --repeats 3]
+    python benchmarks/overhead.py --data GLUE_FOLDER [--model minilm --samples 4500 --queries 436 --repeats 3]
+    python benchmarks/overhead.py --data GLUE_FOLDER --model smollm2 --samples 1000 --queries 200
 """
 
 import argparse
+import gc
 import statistics
 import time
 from pathlib import Path
@@ -15,16 +18,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from common import bundled_minilm, glue, table, write_section
+from common import adapted, glue, table, write_section
 from undertow.data import Encoded, encode, pad_batch, token_budget_batches
 from undertow.gradients.collect import TOKEN_BUDGET, collect_gradients
+from undertow.gradients.layouts import plan_layouts
 from undertow.gradients.store import GradientStore
 from undertow.influence.compute import compute_influence
-from undertow.influence.names import ESTIMATOR_NAMES
 from undertow.influence.store import InfluenceWriter, influence_dataset
-from undertow.models.loading import load_model, resolve_model
 from undertow.models.modules import TrackedModule, tracked_modules
-from undertow.training.lora import attach_lora
+from undertow.pipeline.stages import measured
+
+ESTIMATORS = ("tracin", "cosine", "datainf")
 
 
 def plain_pass(model: nn.Module, encoded: Encoded, pad_id: int) -> None:
@@ -39,62 +43,76 @@ def plain_pass(model: nn.Module, encoded: Encoded, pad_id: int) -> None:
 def influence_stage(
     model: nn.Module, modules: tuple[TrackedModule, ...], samples: Encoded, queries: Encoded, pad_id: int
 ) -> dict[str, float]:
-    """The whole stage; seconds of its two parts."""
-    keys = [t.key for t in modules]
+    """The whole stage; seconds of its parts."""
     start = time.perf_counter()
+    layouts = plan_layouts(model, modules, samples, pad_id=pad_id)
     stores = []
     for encoded in (queries, samples):
-        store = GradientStore(keys, len(encoded))
+        store = GradientStore(layouts, encoded)
         collect_gradients(model, modules, encoded, store, pad_id=pad_id)
         stores.append(store)
     collected = time.perf_counter()
-    frame = influence_dataset(ESTIMATOR_NAMES, keys, np.arange(len(queries)), np.arange(len(samples)))
-    compute_influence(stores[0], stores[1], ESTIMATOR_NAMES, InfluenceWriter(frame))
-    return {"gradients": collected - start, "estimators": time.perf_counter() - collected}
+    words = [m for m, t in enumerate(modules) if t.key.kind == "embedding"]
+    others = [m for m in range(len(modules)) if m not in words]
+    keys = [t.key for t in modules]
+    frame = influence_dataset(ESTIMATORS, keys, np.arange(len(queries)), np.arange(len(samples)))
+    writer = InfluenceWriter(frame)
+    compute_influence(*stores, ESTIMATORS, writer, modules=others)
+    estimated = time.perf_counter()
+    compute_influence(*stores, ["tracin-we"], writer, modules=words)
+    done = time.perf_counter()
+    return {"gradients": collected - start, "estimators": estimated - collected, "embeddings": done - estimated}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with sst2/train.jsonl and validation.jsonl")
+    parser.add_argument("--model", choices=("minilm", "smollm2"), default="minilm")
     parser.add_argument("--samples", type=int, default=4500)
     parser.add_argument("--queries", type=int, default=436)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--write", type=Path, help="Markdown file whose section 'overhead' is replaced")
+    parser.add_argument("--write", type=Path, help="Markdown file whose section 'overhead-MODEL' is replaced")
     options = parser.parse_args()
     train, validation = glue(options.data, "sst2")
-    loaded = load_model(resolve_model(str(bundled_minilm())), train.classes)
-    model = attach_lora(loaded.model, rank=4, alpha=4.0, dropout=0.05).eval()
-    samples = encode(train.select(np.arange(options.samples)), loaded.tokenizer, 128)
-    queries = encode(validation.select(np.arange(options.queries)), loaded.tokenizer, 128)
-    pad_id, modules = loaded.tokenizer.pad_token_id, tracked_modules(model)
+    name, model, tokenizer = adapted(options.model, train.classes)
+    samples = encode(train.select(np.arange(options.samples)), tokenizer, 128)
+    queries = encode(validation.select(np.arange(options.queries)), tokenizer, 128)
+    pad_id, modules = tokenizer.pad_token_id, tracked_modules(model)
     plain_pass(model, queries, pad_id)  # warm up
-    rows = []
+    rows, memory = [], []
     for repeat in range(options.repeats):
-        start = time.perf_counter()
-        for encoded in (queries, samples):
-            plain_pass(model, encoded, pad_id)
-        plain = time.perf_counter() - start
-        parts = influence_stage(model, modules, samples, queries, pad_id)
-        rows.append((plain, parts["gradients"], parts["estimators"], sum(parts.values()) / plain))
+        gc.collect()
+        with measured() as plain:
+            for encoded in (queries, samples):
+                plain_pass(model, encoded, pad_id)
+        gc.collect()
+        with measured() as stage:
+            parts = influence_stage(model, modules, samples, queries, pad_id)
+        rows.append((plain.seconds, *parts.values(), stage.seconds / plain.seconds))
+        memory.append((stage.peak_memory_mb - plain.peak_memory_mb) / 1e3)
         print(
-            f"repeat {repeat + 1}: plain {plain:.1f} s, influence {sum(parts.values()):.1f} s, ratio {rows[-1][-1]:.2f}"
+            f"repeat {repeat + 1}: plain {plain.seconds:.1f} s, influence {stage.seconds:.1f} s, ratio {rows[-1][-1]:.2f}"
         )
+    names = (
+        "plain forward + backward, s",
+        "gradients, s",
+        "TracIn, Cosine and DataInf, s",
+        "TracIn-WE, s",
+        "influence stage / plain",
+    )
+    columns = [*zip(*rows, strict=True), memory]
     lines = [
-        (name, *(f"{f(column):.2f}" for f in (statistics.median, min, max)))
-        for name, column in zip(
-            ("plain forward + backward, s", "gradients, s", "three estimators, s", "influence stage / plain"),
-            zip(*rows, strict=True),
-            strict=True,
-        )
+        (label, *(f"{f(column):.2f}" for f in (statistics.median, min, max)))
+        for label, column in zip((*names, "peak memory above the plain pass, GB"), columns, strict=True)
     ]
     text = table(("", "median", "lowest", "highest"), lines)
     head = (
-        f"MiniLM-L6 with LoRA, {options.samples:,} + {options.queries} samples of SST-2, {len(modules)} modules, "
+        f"{name} with LoRA, {options.samples:,} + {options.queries} samples of SST-2, {len(modules)} modules, "
         f"{options.repeats} alternating repeats, 2-core CPU, float32:\n\n"
     )
     print("\n" + head + text)
     if options.write:
-        write_section(options.write, "overhead", head + text)
+        write_section(options.write, f"overhead-{options.model}", head + text)
 
 
 if __name__ == "__main__":

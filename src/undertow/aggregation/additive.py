@@ -27,6 +27,10 @@ def check_aggregation(how: str, k: float) -> None:
         raise ConfigError(f"--k {k:g} is outside its range. It is a share of the samples: above 0, at most 1.")
 
 
+# Numbers of a block [query, sample] that is sorted at once: about 100 MB with its indices.
+_BLOCK = 4_000_000
+
+
 def ranks(influence: Float[np.ndarray, "query sample"]) -> Int[np.ndarray, "query sample"]:
     """r(x', x) = number of samples y with I[x', y] < I[x', x]: 0-based, strict, so ties share a rank."""
     order = np.argsort(influence, axis=1)
@@ -51,15 +55,28 @@ def module_score(
         ConfigError: for an unknown aggregation or k outside (0, 1].
     """
     check_aggregation(how, k)
-    score: np.ndarray
-    if how == "mean":
-        score = influence.sum(axis=0, dtype=np.float64)
-    elif how == "rank":
-        score = ranks(influence).sum(axis=0, dtype=np.float64)
-    else:
-        votes = np.maximum(vote_count(k, influence.shape[1]) - ranks(influence), 0)
-        score = -votes.sum(axis=0, dtype=np.float64)
+    n = influence.shape[1]
+    score = np.zeros(n)
+    step = max(1, _BLOCK // max(n, 1))
+    for rows in (influence[start : start + step] for start in range(0, len(influence), step)):
+        if how == "mean":
+            score += rows.sum(axis=0, dtype=np.float64)
+        elif how == "rank":
+            score += ranks(rows).sum(axis=0, dtype=np.float64)
+        else:
+            for row in rows:
+                lowest, cast = votes(row, vote_count(k, n))
+                score[lowest] -= cast
     return score
+
+
+def votes(
+    row: Float[np.ndarray, " sample"], count: int
+) -> tuple[Int[np.ndarray, " lowest"], Int[np.ndarray, " lowest"]]:
+    """Samples whose rank r in a row is below ``count``, and their votes count - r; only these are sorted."""
+    bound = np.partition(row, count - 1)[count - 1]
+    lowest = np.flatnonzero(row <= bound)  # all that tie with the last one share its rank, so they vote too
+    return lowest, count - ranks(row[lowest][None])[0]
 
 
 def vote_count(k: float, samples: int) -> int:

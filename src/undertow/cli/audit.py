@@ -1,5 +1,6 @@
 """``undertow audit``: find harmful training samples and hand back a cleaned set."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,17 +91,21 @@ def audit_command(
     neither an adapter nor a trained head. Leaves in RUN: harm.parquet, cleaned.jsonl, removed.jsonl,
     report.html, influence.zarr, the adapter, and run.json.
     """
-    told = {name: value for name, value in locals().items() if name in _FIELDS and value is not None}
-    told["estimators"] = _joined(estimator)
-    told["target_modules"] = _joined(target_modules)
-    told["track"] = _joined(track)
-    settings = settings_from({name: value for name, value in told.items() if value is not None})
+    settings = told_settings(locals())
 
     from undertow.cli.summary import audit_and_print
 
     audit_and_print(
         model, train, validation, queries=queries, test=test, out=out, overwrite=overwrite, settings=settings
     )
+
+
+def told_settings(told: Mapping[str, Any]) -> AuditSettings:
+    """The settings that options of the command line ask for; what was not given keeps its default."""
+    fields = {name: value for name, value in told.items() if name in _FIELDS}
+    fields["estimators"] = told["estimator"]
+    lists = {name: _joined(fields[name]) for name in ("estimators", "target_modules", "track")}
+    return settings_from({name: value for name, value in {**fields, **lists}.items() if value is not None})
 
 
 def _joined(values: list[str] | None) -> tuple[str, ...] | None:

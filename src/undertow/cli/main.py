@@ -7,6 +7,7 @@ import typer
 
 from undertow.cli.audit import audit_command
 from undertow.cli.demo import demo_command
+from undertow.cli.plan import plan_command
 from undertow.errors import UndertowError
 
 INTERRUPTED = 130
@@ -20,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("audit")(audit_command)
+app.command("plan")(plan_command)
 app.command("demo")(demo_command)
 
 

@@ -66,12 +66,15 @@ def way(left: FactoredGradients, right: FactoredGradients) -> Way:
     "blocks" builds the gradients of some output features at a time and multiplies those: (m + n) units in out for
     building, m n in out for multiplying.
     """
-    features = left.inputs.shape[1] + left.deltas.shape[1]
-    cells = left.inputs.shape[1] * left.deltas.shape[1]
-    pairs = len(left.inputs) * len(right.inputs)
-    by_factors = pairs * (features + 2)  # and two passes over the pairs to sum them
-    by_blocks = (len(left.inputs) + len(right.inputs) + left.samples * right.samples) * cells
-    return "factors" if by_factors <= by_blocks else "blocks"
+    units = len(left.inputs), len(right.inputs)
+    return cheaper(units, (left.samples, right.samples), left.inputs.shape[1], left.deltas.shape[1])[0]
+
+
+def cheaper(units: tuple[int, int], samples: tuple[int, int], inputs: int, outputs: int) -> tuple[Way, float]:
+    """The cheaper way for the inner products of two factored gradients, and its multiplications."""
+    by_factors = float(units[0]) * units[1] * (inputs + outputs + 2)  # and two passes over the pairs to sum them
+    by_blocks = (float(units[0]) + units[1] + float(samples[0]) * samples[1]) * inputs * outputs
+    return ("factors", by_factors) if by_factors <= by_blocks else ("blocks", by_blocks)
 
 
 def _dense_inner(left: DenseGradients, right: DenseGradients) -> Tensor:
@@ -101,9 +104,9 @@ def _by_factors(left: FactoredGradients, right: FactoredGradients) -> Tensor:
         for columns in across:
             y, epsilon = right.units(columns)
             pairs = (x @ y.T).mul_(delta @ epsilon.T)
-            if len(x) != rows.stop - rows.start:
+            if not left.single:
                 pairs = pairs.new_zeros(rows.stop - rows.start, len(y)).index_add_(0, owners, pairs)
-            if len(y) != columns.stop - columns.start:
+            if not right.single:
                 first, last = int(right.starts[columns.start]), int(right.starts[columns.stop])
                 others = right.owners[first:last] - columns.start
                 pairs = pairs.new_zeros(len(pairs), columns.stop - columns.start).index_add_(1, others, pairs)

@@ -66,7 +66,8 @@ _BY_PARENT: tuple[tuple[str, tuple[str, str]], ...] = (
 )
 
 # Attributes under which sequence classification models keep their head; a pooler is its first layer.
-_HEADS = ("classifier", "score", "pre_classifier", "classification_head", "pooler")
+_FRONT_HEADS = ("pre_classifier", "pooler")
+_HEADS = ("classifier", "score", "classification_head", *_FRONT_HEADS)
 
 # Encoders whose classification head reads the first token alone, and the module of a layer behind which tokens no
 # longer see each other: in the last layer, everything from there on is needed for the first token only.
@@ -131,7 +132,8 @@ def first_token_module(model: nn.Module) -> nn.Module | None:
     """
     config = getattr(model, "config", None)
     pattern = _FIRST_TOKEN.get(getattr(config, "model_type", ""))
-    task = type(model.get_base_model() if hasattr(model, "get_base_model") else model)
+    unwrap = getattr(model, "get_base_model", None)
+    task = type(unwrap() if callable(unwrap) else model)
     # A class of someone else's may read more than the first token, whatever it is called.
     stock = task.__module__.startswith("transformers.") and task.__name__.endswith("ForSequenceClassification")
     if pattern is None or not stock:
@@ -183,6 +185,15 @@ def kind_and_projection(path: str) -> tuple[str, str]:
         if path.endswith(ending):
             return meaning
     return _PROJECTIONS.get(leaf, ("other", leaf))
+
+
+def fresh_modules(missing: Iterable[str]) -> tuple[str, ...]:
+    """Attributes of head layers that weights did not come for, given the names of missing parameters.
+
+    LoRA trains the last layer of a head whole; what stands in front of it has to be named.
+    """
+    parts = (part for name in head_parameter_names(missing) for part in name.split("."))
+    return tuple(dict.fromkeys(part for part in parts if part in _FRONT_HEADS))
 
 
 def head_parameter_names(names: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from undertow.errors import ModelError
-from undertow.models.architectures import head_parameter_names
+from undertow.models.architectures import fresh_modules, head_parameter_names
 from undertow.models.gguf import dequantised
 from undertow.models.quiet import quiet_loading
 
@@ -45,7 +45,8 @@ class ModelSource:
 class LoadedModel:
     """A sequence classification model with its tokenizer.
 
-    ``trained_head`` and ``trained_adapter`` say what came with the weights; what did not was initialised.
+    ``trained_head`` and ``trained_adapter`` say what came with the weights; what did not was initialised, and
+    ``fresh`` names the layers in front of the head's last one of which that is true.
     """
 
     model: nn.Module
@@ -54,6 +55,7 @@ class LoadedModel:
     trained_head: bool
     trained_adapter: bool
     notes: tuple[str, ...] = field(default=())
+    fresh: tuple[str, ...] = field(default=())
 
 
 def resolve_model(
@@ -132,7 +134,8 @@ def load_model(
         model = with_adapter(model, source.adapter, len(classes))
         trained_head = True
     model.eval()
-    return LoadedModel(model, tokenizer, source, trained_head, source.adapter is not None and use_adapter, notes)
+    adapted = source.adapter is not None and use_adapter
+    return LoadedModel(model, tokenizer, source, trained_head, adapted, notes, fresh_modules(info["missing_keys"]))
 
 
 def cache_folder() -> Path:

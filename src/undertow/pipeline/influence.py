@@ -19,12 +19,14 @@ from undertow.data import Encoded, Samples, encode
 from undertow.errors import ConfigError
 from undertow.gradients.collect import collect_gradients, predictions
 from undertow.gradients.layouts import Layout, plan_layouts
+from undertow.gradients.matrices import SparseGradients
 from undertow.gradients.store import GradientStore, stored_bytes
 from undertow.influence.compute import BLOCK, Checkpoint, compute_influence, covers
 from undertow.influence.moments import Moments
 from undertow.influence.names import ESTIMATOR_NEEDS, needing
 from undertow.influence.scores import ScoreWriter
 from undertow.influence.store import InfluenceWriter, influence_dataset, open_influence
+from undertow.influence.words import word_dataset
 from undertow.models.groups import available_groups
 from undertow.models.loading import weights_fingerprint
 from undertow.models.modules import TrackedModule, tracked_modules
@@ -86,7 +88,9 @@ def influence_step(
     Returns a dataset with ``influence[estimator, module, query, sample]`` (or, as ``settings.keep`` says,
     ``score[estimator, module, sample]``) and, from the same pass, ``sample_loss``,
     ``sample_probability[sample, class]``, ``query_loss`` and ``query_correct``; ``samples_truncated`` and
-    ``queries_truncated`` count the texts that were longer than the maximum length.
+    ``queries_truncated`` count the texts that were longer than the maximum length. Where word embeddings are
+    tracked, ``word_influence``, ``word_token``, ``word_count`` and ``word_sample`` (a position) along ``word`` say what
+    each distinct token of each sample contributes, averaged over the queries.
 
     Args:
         model: a classifier in any state; it is moved to the device, run in eval mode, and left as it was
@@ -134,9 +138,18 @@ def influence_step(
             "samples_truncated": encoded[1].truncated,
         }
     )
-    influence = writer.finish(variables)
+    influence = writer.finish(variables.assign(_words(job, stores, correct).data_vars))
     me.wait()
     return influence
+
+
+def _words(job: _Job, stores: tuple[GradientStore, GradientStore], correct: np.ndarray) -> xr.Dataset:
+    """What each word contributes, of the queries that decide; nothing where word embeddings are not tracked."""
+    for queries, samples in zip(*(iter(s[m] for m in range(len(s))) for s in stores), strict=True):
+        if isinstance(queries, SparseGradients) and isinstance(samples, SparseGradients):
+            chosen = chosen_queries(len(correct), correct if job.settings.correct_only else None)
+            return word_dataset(queries, samples, torch.from_numpy(chosen))
+    return xr.Dataset()
 
 
 def _coverage(job: _Job, moments: Mapping[str, Moments]) -> np.ndarray:

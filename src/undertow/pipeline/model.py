@@ -99,7 +99,7 @@ def load_candidate(
     model: nn.Module = loaded.model
     if train_here:
         # A model from disk is made anew to be trained, so this one can serve for the check.
-        model = start.make() if described.source is None else adapt(model, settings)
+        model = start.make() if described.source is None else adapt(model, settings, loaded.fresh)
     select_modules([t.key for t in tracked_modules(model, settings.track)], settings.layers)
     return Candidate(described.name, None if train_here else model, start, train_here, allowed, fingerprint, notes)
 
@@ -172,7 +172,10 @@ def _start(described: DescribedModel, loaded: LoadedModel, classes: tuple[str, .
     if source is None:
         return start_in_memory(loaded.model, loaded.tokenizer, settings)
     return start_from(
-        lambda: _load_source(source, classes, settings, use_adapter=False).model, loaded.tokenizer, settings
+        lambda: _load_source(source, classes, settings, use_adapter=False).model,
+        loaded.tokenizer,
+        settings,
+        loaded.fresh,
     )
 
 

@@ -41,9 +41,9 @@ class Start:
     tokenizer: Any
 
 
-def start_from(base: ModelFactory, tokenizer: Any, settings: AuditSettings) -> Start:
-    """A start from a function that makes a classifier without an adapter."""
-    return Start(base, lambda: adapt(base(), settings), tokenizer)
+def start_from(base: ModelFactory, tokenizer: Any, settings: AuditSettings, fresh: tuple[str, ...] = ()) -> Start:
+    """A start from a function that makes a classifier without an adapter; ``fresh`` layers are trained whole."""
+    return Start(base, lambda: adapt(base(), settings, fresh), tokenizer)
 
 
 def start_in_memory(model: nn.Module, tokenizer: Any, settings: AuditSettings) -> Start:
@@ -76,7 +76,7 @@ def _without_adapter(model: nn.Module) -> nn.Module:
     return bare
 
 
-def adapt(model: nn.Module, settings: AuditSettings) -> nn.Module:
+def adapt(model: nn.Module, settings: AuditSettings, fresh: tuple[str, ...] = ()) -> nn.Module:
     """Put fresh LoRA on a classifier, as the settings say; the same seed gives the same adapter."""
     return attach_lora(
         model,
@@ -84,6 +84,7 @@ def adapt(model: nn.Module, settings: AuditSettings) -> nn.Module:
         alpha=settings.alpha,
         dropout=settings.dropout,
         targets=settings.target_modules,
+        fresh=fresh,
         seed=settings.seed,
     )
 

@@ -16,11 +16,13 @@ def attach_lora(
     alpha: float,
     dropout: float,
     targets: Sequence[str] | None = None,
+    fresh: Sequence[str] = (),
     seed: int = 0,
 ) -> nn.Module:
     """Wrap a sequence classification model with LoRA on its query and value projections.
 
-    The head is trained whole. The same seed gives the same initial adapter, so two trainings that differ
+    The head is trained whole, and so are the modules named in ``fresh``: layers without pretrained weights, such as a
+    pooler that the base model does not have. The same seed gives the same initial adapter, so two trainings that differ
     in their data only start at the same point.
 
     Raises:
@@ -36,6 +38,7 @@ def attach_lora(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=list(chosen),
+        modules_to_save=list(fresh) or None,
     )
     torch.manual_seed(seed)
     with quiet_loading():

@@ -1,0 +1,282 @@
+"""What an audit would take, before anything runs: parameters, storage, memory, and time from a short probe."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from undertow.data import Encoded, encode
+from undertow.gradients.collect import TOKEN_BUDGET, collect_gradients
+from undertow.gradients.layouts import Layout, plan_layouts
+from undertow.gradients.store import GradientStore, stored_bytes
+from undertow.influence.compute import BLOCK
+from undertow.influence.names import needing
+from undertow.influence.products import cheaper
+from undertow.models.modules import tracked_modules
+from undertow.pipeline.influence import PRECISIONS, memory_budget
+from undertow.pipeline.inputs import Inputs, Source, load_inputs
+from undertow.pipeline.model import Candidate, ModelLike, describe_model, load_candidate
+from undertow.pipeline.settings import AuditSettings
+from undertow.pipeline.steps import check_device, check_libraries, device_of
+from undertow.progress import Reporter, Silent
+
+# Seconds that the model is tried for.
+PROBE = 10.0
+
+
+@dataclass(frozen=True)
+class PlannedModules:
+    """Modules that are held and multiplied alike.
+
+    Attributes:
+        kind: attention, mlp, norm, embedding, head or other.
+        side: lora_A, lora_B or weight.
+        form: dense, factored, sparse or projected.
+        products: how inner products are computed.
+        modules: how many modules.
+        parameters: their parameters in total.
+        bytes: what their gradients take, of samples and queries.
+    """
+
+    kind: str
+    side: str
+    form: str
+    products: str
+    modules: int
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an audit would take.
+
+    Attributes:
+        model: what the user calls the model.
+        samples: training rows.
+        queries: trusted rows.
+        modules: the tracked modules, those alike in one line.
+        gradient_bytes: the gradient cache.
+        tensor_bytes: what is kept of the influence (--keep).
+        memory_bytes: estimated memory above the loaded model, without what the system pages in and out.
+        rate: samples a second through forward and backward, from the probe.
+        training_seconds: estimated fine-tuning, 0 where none is needed; with --retrain, of all models.
+        gradient_seconds: estimated gradients of samples and queries.
+        product_seconds: estimated products of all estimators.
+        notes: what a user should know.
+    """
+
+    model: str
+    samples: int
+    queries: int
+    modules: tuple[PlannedModules, ...]
+    gradient_bytes: int
+    tensor_bytes: int
+    memory_bytes: int
+    rate: float
+    training_seconds: float
+    gradient_seconds: float
+    product_seconds: float
+    notes: tuple[str, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Parameters tracked."""
+        return sum(m.parameters for m in self.modules)
+
+    @property
+    def seconds(self) -> float:
+        """Estimated time of the whole audit."""
+        return self.training_seconds + self.gradient_seconds + self.product_seconds
+
+
+def plan(
+    model: ModelLike,
+    train: Source,
+    validation: Source,
+    *,
+    queries: Source | None = None,
+    test: Source | None = None,
+    tokenizer: Any = None,
+    settings: AuditSettings,
+    probe: float = PROBE,
+    reporter: Reporter | None = None,
+) -> Plan:
+    """Load model and data as `audit` would, try the model for ``probe`` seconds, and say what an audit would take.
+
+    Nothing is trained and nothing is written.
+
+    Raises:
+        UndertowError: for any input that `audit` would refuse.
+    """
+    show = reporter or Silent()
+    check_device(settings)
+    check_libraries(settings)
+    described = describe_model(model, settings, show)
+    sources = {"train": train, "validation": validation, "queries": queries, "test": test}
+    inputs = load_inputs(**sources, settings=settings, model_classes=described.classes)
+    candidate = load_candidate(described, tokenizer, inputs.train.classes, settings)
+    network = candidate.model if candidate.model is not None else candidate.start.make()
+    return _plan(network.to(device_of(settings)), candidate, inputs, probe, show)
+
+
+def _plan(model: nn.Module, candidate: Candidate, inputs: Inputs, probe: float, show: Reporter) -> Plan:
+    settings, tokenizer = candidate.settings, candidate.start.tokenizer
+    samples = encode(inputs.train, tokenizer, settings.max_length)
+    queries = encode(inputs.queries, tokenizer, settings.max_length)
+    modules = tracked_modules(model, settings.track)
+    layouts = plan_layouts(
+        model, modules, samples, pad_id=tokenizer.pad_token_id, project=settings.project, seed=settings.seed
+    )
+    show.say(f"Trying the model for {probe:.0f} seconds …")
+    rate = _probe(model, layouts, samples, tokenizer.pad_token_id, probe, settings)
+    tokens = np.array([samples.lengths.sum(), queries.lengths.sum()], dtype=float)
+    per_sample = rate / float(samples.lengths.mean())  # rate is tokens a second
+    gradients = stored_bytes(layouts, samples, _dtype(settings)) + stored_bytes(layouts, queries, _dtype(settings))
+    checkpoints = settings.epochs if needing(settings.estimators, "checkpoints") else 0
+    tensor = _kept_bytes(len(settings.estimators), len(modules), len(queries), len(samples), settings)
+    return Plan(
+        model=candidate.name,
+        samples=len(samples),
+        queries=len(queries),
+        modules=_alike(layouts, samples, queries, settings),
+        gradient_bytes=gradients,
+        tensor_bytes=tensor,
+        memory_bytes=_memory(layouts, samples, queries, settings),
+        rate=per_sample,
+        training_seconds=_training(candidate, inputs) / per_sample,
+        gradient_seconds=(1 + checkpoints) * float(tokens.sum()) / rate,
+        product_seconds=_product_seconds(layouts, samples, queries, settings),
+        notes=_notes(settings, gradients),
+    )
+
+
+def _probe(
+    model: nn.Module, layouts: Sequence[Layout], samples: Encoded, pad_id: int, seconds: float, settings: AuditSettings
+) -> float:
+    """Tokens a second through forward, backward and storing, on samples drawn at random."""
+    modules = tracked_modules(model, settings.track)
+    order = np.random.default_rng(settings.seed).permutation(len(samples))
+    rows = max(1, TOKEN_BUDGET // max(1, int(samples.lengths.mean())))
+    done, spent, start = 0, 0.0, 0
+    while spent < seconds and start < len(order):
+        # The first batch warms up and is not counted.
+        some = _chosen(samples, order[start : start + rows])
+        store = GradientStore(layouts, some, dtype=_dtype(settings))
+        begun = time.perf_counter()
+        collect_gradients(model, modules, some, store, pad_id=pad_id)
+        if start or len(order) <= rows:
+            spent += time.perf_counter() - begun
+            done += int(some.lengths.sum())
+        start += rows
+    return done / spent
+
+
+def _chosen(encoded: Encoded, positions: np.ndarray) -> Encoded:
+    types = encoded.token_type_ids
+    return Encoded(
+        [encoded.input_ids[p] for p in positions],
+        None if types is None else [types[p] for p in positions],
+        encoded.labels[positions],
+        encoded.lengths[positions],
+        0,
+    )
+
+
+def _training(candidate: Candidate, inputs: Inputs) -> float:
+    """Samples that pass through the model in training: forward and backward, and half of that to select."""
+    settings = candidate.settings
+    once = settings.epochs * (len(inputs.train) + len(inputs.selection) / 2)
+    arms = (3 if inputs.planted else 2) if settings.retrain else 0  # cleaned, random removal, oracle
+    return (int(candidate.trained_here) + arms * (1 - settings.cut)) * once
+
+
+def _alike(
+    layouts: Sequence[Layout], samples: Encoded, queries: Encoded, settings: AuditSettings
+) -> tuple[PlannedModules, ...]:
+    groups: dict[tuple[str, str, str, str], list[Layout]] = {}
+    for layout in layouts:
+        form = "projected" if layout.project else layout.form
+        key = (layout.key.kind, layout.key.side, form, _way(layout, samples, queries))
+        groups.setdefault(key, []).append(layout)
+    return tuple(
+        PlannedModules(
+            *key,
+            modules=len(members),
+            parameters=sum(m.key.size for m in members),
+            bytes=sum(stored_bytes(members, side, _dtype(settings)) for side in (samples, queries)),
+        )
+        for key, members in groups.items()
+    )
+
+
+def _way(layout: Layout, samples: Encoded, queries: Encoded) -> str:
+    if layout.form == "sparse":
+        return "shared tokens"
+    if layout.form == "dense":
+        return "one matrix product"
+    return {"factors": "pairs of tokens", "blocks": "blocks of parameters"}[_cost(layout, samples, queries)[0]]
+
+
+def _cost(layout: Layout, samples: Encoded, queries: Encoded) -> tuple[str, float]:
+    """How the inner products of a module are computed, and multiplications for it."""
+    q, n = len(queries), len(samples)
+    if layout.form == "dense":
+        return "dense", float(q) * n * layout.size
+    if layout.form == "sparse":
+        counts = Counter(t for ids in samples.input_ids for t in set(ids))
+        pairs = sum(counts[t] for ids in queries.input_ids for t in set(ids))
+        return "sparse", float(pairs) * layout.outputs
+    units = [layout.runs * (len(side) if layout.pooled else int(side.lengths.sum())) for side in (queries, samples)]
+    return cheaper((units[0], units[1]), (q, n), layout.inputs, layout.outputs)
+
+
+def _product_seconds(layouts: Sequence[Layout], samples: Encoded, queries: Encoded, settings: AuditSettings) -> float:
+    """Multiplications of all estimators over the speed of one matrix product of that kind."""
+    a, b = torch.randn(256, 1024), torch.randn(1024, 2048)
+    a @ b
+    start = time.perf_counter()
+    for _ in range(4):
+        a @ b
+    speed = 4 * a.shape[0] * a.shape[1] * b.shape[1] / (time.perf_counter() - start)
+    inner = sum(_cost(layout, samples, queries)[1] for layout in layouts)
+    # Inner products once for all; DataInf two products more, LiSSA two for each of its steps.
+    extra = {"datainf": 2, "datainf0": 2, "lissa": 20, "less": 1, "tracincp": settings.epochs}
+    factor = 1 + sum(extra.get(name, 0) for name in settings.estimators)
+    cells = float(len(queries)) * len(samples) * len(layouts) * len(settings.estimators)
+    return factor * inner / speed + cells * 2e-9
+
+
+def _kept_bytes(estimators: int, modules: int, queries: int, samples: int, settings: AuditSettings) -> int:
+    if settings.keep == "tensor":
+        return 4 * estimators * modules * queries * samples
+    scores = 8 * estimators * modules * samples
+    return scores + (4 * estimators * 7 * queries * samples if settings.keep == "groups" else 0)
+
+
+def _memory(layouts: Sequence[Layout], samples: Encoded, queries: Encoded, settings: AuditSettings) -> int:
+    """The largest module's gradients and its influence blocks; the rest stays in files."""
+    largest = max(stored_bytes([layout], samples, torch.float32) for layout in layouts)
+    block = 4 * min(len(queries) * len(samples), BLOCK)
+    return largest + block * (2 + len(settings.estimators))
+
+
+def _notes(settings: AuditSettings, gradients: int) -> tuple[str, ...]:
+    notes = []
+    if gradients > memory_budget(settings):
+        notes.append(
+            "The gradients do not fit into memory; they stay in files and are paged in. Fewer --track, --project 16 or "
+            "--gradient-dtype bfloat16 make them smaller."
+        )
+    if needing(settings.estimators, "model"):
+        notes.append("EK-FAC passes over the data about three times more; its time is not in the estimate.")
+    return tuple(notes)
+
+
+def _dtype(settings: AuditSettings) -> torch.dtype:
+    return PRECISIONS[settings.gradient_dtype]

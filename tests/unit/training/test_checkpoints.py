@@ -154,6 +154,9 @@ def test_fine_tuning_records_every_epoch(tmp_path: Path):
     # A cosine with a warm-up of two steps, at the last step of each epoch.
     expected = [0.02 * 0.5 * (1 + np.cos(np.pi * (STEPS * e - 1 - 2) / (EPOCHS * STEPS - 2))) for e in (1, 2, 3)]
     assert [r.learning_rate for r in records] == pytest.approx(expected)
+    rates = [min(s / 2, 0.5 * (1 + np.cos(np.pi * (s - 2) / (EPOCHS * STEPS - 2)))) for s in range(EPOCHS * STEPS)]
+    means = 0.02 * np.array(rates).reshape(EPOCHS, STEPS).mean(1)
+    assert [r.mean_learning_rate for r in records] == pytest.approx(means)
     assert records[1].optimizer_state(names[0]).step == 2 * STEPS
 
 
@@ -178,16 +181,16 @@ def test_an_interrupted_fine_tuning_has_each_checkpoint_once(recorded_whole: Pat
 
 
 def test_steps_taken_again_are_recorded_once(tmp_path: Path):
-    # Killed after 9 steps with records of 2 to 8, the Trainer goes on from 6: 8 is taken a second time.
+    # Killed after 9 steps with records of 4 and 8, the Trainer goes on from 6: 8 is taken a second time.
     options = {"save_strategy": "steps", "save_steps": 6}
     with pytest.raises(Interruption):
-        own_trainer(tmp_path, [CheckpointRecorder(tmp_path / "record", every=2), Witness(stop=9)], **options).train()
-    assert [r.step for r in recorded_checkpoints(tmp_path / "record")] == [2, 4, 6, 8]
+        own_trainer(tmp_path, [CheckpointRecorder(tmp_path / "record", every=4), Witness(stop=9)], **options).train()
+    assert [r.step for r in recorded_checkpoints(tmp_path / "record")] == [4, 8]
     stale = recorded_checkpoints(tmp_path / "record")[-1].path / "weights.safetensors"
     stale.write_bytes(stale.read_bytes()[:-1] + b"\x7f")
-    resumed = own_trainer(tmp_path, [CheckpointRecorder(tmp_path / "record", every=2)], **options)
+    resumed = own_trainer(tmp_path, [CheckpointRecorder(tmp_path / "record", every=4)], **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "own" / "checkpoint-6"))
-    own_trainer(tmp_path, [CheckpointRecorder(tmp_path / "whole", every=2)]).train()
+    own_trainer(tmp_path, [CheckpointRecorder(tmp_path / "whole", every=4)]).train()
     assert_same_records(tmp_path / "record", tmp_path / "whole")
 
 
@@ -195,6 +198,7 @@ def assert_same_records(first: Path, second: Path) -> None:
     found, expected = recorded_checkpoints(first), recorded_checkpoints(second)
     assert [r.step for r in found] == [r.step for r in expected]
     assert sorted(p.name for p in first.iterdir()) == sorted(p.name for p in second.iterdir())
+    assert (first / "rates.jsonl").read_text() == (second / "rates.jsonl").read_text()
     for a, b in zip(found, expected, strict=True):
         assert_same(a.weights(), b.weights())
         assert_same(load_file(a.path / "moments.safetensors"), load_file(b.path / "moments.safetensors"))
@@ -309,7 +313,12 @@ def test_a_kill_while_writing_leaves_no_half(recorded: Path, tmp_path: Path, mon
             own_trainer(tmp_path, [recorder], max_steps=2).train()
     assert recorded_checkpoints(tmp_path / "record") == ()
     own_trainer(tmp_path, [recorder], max_steps=2).train()
-    assert sorted(p.name for p in (tmp_path / "record").iterdir()) == ["finished", "step-00001", "step-00002"]
+    assert sorted(p.name for p in (tmp_path / "record").iterdir()) == [
+        "finished",
+        "rates.jsonl",
+        "step-00001",
+        "step-00002",
+    ]
 
 
 def test_steps_are_sorted_as_numbers(recorded: Path, tmp_path: Path):
@@ -348,6 +357,8 @@ def test_several_learning_rates(tmp_path: Path):
     assert record.learning_rates == {n: 1e-2 if n.startswith("classifier") else 1e-3 for n in named}
     with pytest.raises(ConfigError, match=r"records 2 learning rates \(0\.001, 0\.01\)"):
         _ = record.learning_rate
+    with pytest.raises(ConfigError, match="Read mean_learning_rates"):
+        _ = record.mean_learning_rate
 
 
 def test_no_folder(tmp_path: Path):

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from undertow.baselines.names import BASELINE_NAMES
 from undertow.influence.names import ESTIMATOR_NAMES
 from undertow.pipeline.settings import AuditSettings, option_flag, settings_from
 
@@ -51,6 +52,9 @@ def audit_command(
     estimator: Annotated[
         list[str] | None,
         _option("estimators", "NAME", ": " + ", ".join(ESTIMATOR_NAMES) + "; repeat or join by commas"),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None, _option("baselines", "NAME", ": " + ", ".join(BASELINE_NAMES) + "; repeat or join by commas")
     ] = None,
     layers: Annotated[
         str | None,
@@ -103,8 +107,8 @@ def audit_command(
 def told_settings(told: Mapping[str, Any]) -> AuditSettings:
     """The settings that options of the command line ask for; what was not given keeps its default."""
     fields = {name: value for name, value in told.items() if name in _FIELDS}
-    fields["estimators"] = told["estimator"]
-    lists = {name: _joined(fields[name]) for name in ("estimators", "target_modules", "track")}
+    fields |= {"estimators": told["estimator"], "baselines": told["baseline"]}
+    lists = {name: _joined(fields[name]) for name in ("estimators", "baselines", "target_modules", "track")}
     return settings_from({name: value for name, value in {**fields, **lists}.items() if value is not None})
 
 

@@ -22,7 +22,7 @@ from undertow.pipeline.detections import detection_curves, detections, group_det
 from undertow.pipeline.harm import harm_table
 from undertow.pipeline.influence import Places, influence_step
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
-from undertow.pipeline.model import Candidate, ModelLike, describe_model, load_candidate, train_candidate
+from undertow.pipeline.model import DYNAMICS, Candidate, ModelLike, describe_model, load_candidate, train_candidate
 from undertow.pipeline.ranks import Ranks, current_ranks
 from undertow.pipeline.results import ArmResult, Results
 from undertow.pipeline.retrain import compare_arms, removals
@@ -251,6 +251,7 @@ def _influence_step(
         gradients=kept or (run.path / "gradients" if keep else None),
         scratch=run.path / "scratch",
         recorded=Path(settings.recorded) if settings.recorded else recorded,
+        dynamics=run.path / DYNAMICS if candidate.trained_here else None,
     )
     return influence_step(
         model,

@@ -35,6 +35,10 @@ def detections(harm: pd.DataFrame, influence: xr.Dataset, settings: AuditSetting
     if planted is None:
         return ()
     curves = detection_curves(harm)
+    for column in harm.columns:
+        name = str(column).removeprefix("baseline_")
+        if name != column and name not in curves:
+            curves[name] = noise_detection(harm[column].to_numpy(), planted)
     keys = module_keys(influence)
     for name in settings.estimators[1:]:
         covered = influence["covered"].sel(estimator=name).values

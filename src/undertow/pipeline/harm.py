@@ -62,8 +62,8 @@ def harm_table(
 
     Columns: row, text, text_pair (where there is one), label, predicted_label, predicted_probability,
     suggested_label (most probable other label of a flagged row), loss, harm (higher = worse), rank
-    (1 = most harmful), flagged, and harm_<group> for each layer group; with planted noise also planted and
-    original_label.
+    (1 = most harmful), flagged, harm_<group> for each layer group, and baseline_<name> for each baseline; with planted
+    noise also planted and original_label.
 
     Raises:
         ConfigError: when the settings' layers select no module.
@@ -87,11 +87,19 @@ def harm_table(
         "rank": ranks,
         "flagged": flagged,
         **{f"harm_{g}": values for g, values in harm.items()},
+        **_baselines(influence),
     }
     if planted is not None:
         table["planted"] = planted.planted
         table["original_label"] = [train.classes[i] for i in planted.original_labels]
     return pd.DataFrame(table)
+
+
+def _baselines(influence: xr.Dataset) -> dict[str, np.ndarray]:
+    if "baseline_harm" not in influence:
+        return {}
+    names = influence["baseline"].values.tolist()
+    return {f"baseline_{name}": influence["baseline_harm"].sel(baseline=name).values for name in names}
 
 
 def deciding_modules(keys: Sequence[ModuleKey], covered: np.ndarray, layers: str) -> list[int]:

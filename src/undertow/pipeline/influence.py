@@ -30,6 +30,7 @@ from undertow.influence.words import word_dataset
 from undertow.models.groups import available_groups
 from undertow.models.loading import weights_fingerprint
 from undertow.models.modules import TrackedModule, tracked_modules
+from undertow.pipeline.baselines import baseline_harms
 from undertow.pipeline.ranks import Ranks
 from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import device_of, modes_kept
@@ -48,12 +49,14 @@ class Places:
         gradients: folder of the gradient cache.
         scratch: folder for what is of no use afterwards.
         recorded: folder of a training's recorded checkpoints.
+        dynamics: file of the margins during a training.
     """
 
     tensor: Path | None = None
     gradients: Path | None = None
     scratch: Path | None = None
     recorded: Path | None = None
+    dynamics: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -138,9 +141,25 @@ def influence_step(
             "samples_truncated": encoded[1].truncated,
         }
     )
-    influence = writer.finish(variables.assign(_words(job, stores, correct).data_vars))
+    variables = xr.merge([variables, _words(job, stores, correct), _baselines(job, stores)])
+    influence = writer.finish(variables)
     me.wait()
     return influence
+
+
+def _baselines(job: _Job, stores: tuple[GradientStore, GradientStore]) -> xr.Dataset:
+    return baseline_harms(
+        job.settings.baselines,
+        job.model,
+        stores,
+        (job.queries, job.samples),
+        (predictions(stores[0]), predictions(stores[1])),
+        pad_id=job.pad_id,
+        seed=job.settings.seed,
+        dynamics=job.places.dynamics,
+        memory=memory_budget(job.settings),
+        show=job.show,
+    )
 
 
 def _words(job: _Job, stores: tuple[GradientStore, GradientStore], correct: np.ndarray) -> xr.Dataset:

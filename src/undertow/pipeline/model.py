@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from undertow.errors import ModelError
@@ -28,6 +29,9 @@ from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import Start, adapt, fine_tune_step, start_from, start_in_memory
 from undertow.progress import Reporter
+
+# Margin of every training row in every epoch, [epochs, n].
+DYNAMICS = "dynamics.npy"
 
 ModelLike = str | Path | nn.Module
 
@@ -125,6 +129,7 @@ def train_candidate(run: RunFolder, candidate: Candidate, inputs: Inputs, show: 
             record=run.path / "recorded" if follows_training(candidate.settings) else None,
             reporter=show,
         )
+        np.save(run.path / DYNAMICS, tuned.dynamics.margin)
         save_adapter(tuned.model, adapter, classes)
         outputs.update(selection_loss=tuned.selection_loss, best_epoch=tuned.best_epoch)
     return tuned.model

@@ -32,6 +32,7 @@ _CONTENTS = (
     MANIFEST,
     "adapter",
     "recorded",
+    "dynamics.npy",
     "influence.zarr",
     "harm.parquet",
     "heldout.parquet",

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from undertow.aggregation.additive import check_aggregation
+from undertow.baselines.names import check_baselines
 from undertow.errors import ConfigError, UndertowError
 from undertow.influence.names import check_estimators
 from undertow.models.groups import check_layers
@@ -34,6 +35,9 @@ class AuditSettings(FinetuneConfig):
     )
     estimators: tuple[str, ...] = Field(
         ("cosine",), description="how influence is estimated; the first one decides, others are stored beside it"
+    )
+    baselines: tuple[str, ...] = Field(
+        (), description="harm without influence to compare with; the loss is always there"
     )
     track: tuple[str, ...] = Field(
         ("auto",),
@@ -83,6 +87,12 @@ class AuditSettings(FinetuneConfig):
         check_estimators(names)
         return names
 
+    @field_validator("baselines")
+    @classmethod
+    def _known_baselines(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        check_baselines(names)
+        return names
+
     @field_validator("track")
     @classmethod
     def _known_parts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -127,4 +137,4 @@ def _sentence(error: Any) -> str:
 
 def option_flag(name: str) -> str:
     """How the command line spells a field of the settings."""
-    return "--" + {"estimators": "estimator"}.get(name, name.replace("_", "-"))
+    return "--" + {"estimators": "estimator", "baselines": "baseline"}.get(name, name.replace("_", "-"))

@@ -1,0 +1,118 @@
+"""Harm by baselines beside the audit's own, from what the influence stage has at hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from undertow.baselines.evidence import Evidence
+from undertow.baselines.names import BASELINE_NEEDS
+from undertow.data import Encoded
+from undertow.errors import ConfigError
+from undertow.gradients.collect import Predictions
+from undertow.gradients.hidden import hidden_states
+from undertow.gradients.store import GradientStore
+from undertow.progress import Reporter
+
+
+def baseline_harms(
+    names: Sequence[str],
+    model: nn.Module,
+    stores: tuple[GradientStore, GradientStore],
+    encoded: tuple[Encoded, Encoded],
+    predictions: tuple[Predictions, Predictions],
+    *,
+    pad_id: int,
+    seed: int,
+    dynamics: Path | None,
+    memory: int,
+    show: Reporter,
+) -> xr.Dataset:
+    """``baseline[baseline, sample]``: harm of every sample by each baseline; empty without names.
+
+    Hidden states are those of the last layer, averaged over the tokens; gradients are those of all modules that
+    are held dense, which are LoRA and head of a model with an adapter.
+
+    Args:
+        names: baselines, see `undertow.baselines.names`.
+        model: the audited model.
+        stores: gradients of queries and of samples.
+        encoded: queries and samples.
+        predictions: of queries and of samples.
+        pad_id: token that pads.
+        seed: for baselines that draw.
+        dynamics: file of the margins during training, [epochs, n].
+        memory: bytes that dense gradients may take.
+        show: shows progress.
+
+    Raises:
+        ConfigError: when a baseline needs a training that was not followed, or more memory than there is.
+        DataError: when the data does not allow a baseline.
+    """
+    if not names:
+        return xr.Dataset()
+    from undertow.baselines.registry import baseline_harm
+
+    needs = {need for name in names for need in BASELINE_NEEDS[name]}
+    queries, samples = encoded
+    found: dict[str, Any] = {
+        "labels": np.asarray(samples.labels),
+        "query_labels": np.asarray(queries.labels),
+        "loss": predictions[1].loss,
+        "probabilities": predictions[1].probabilities,
+        "seed": seed,
+    }
+    if "dynamics" in needs:
+        found["margins"] = _margins(dynamics, names, len(samples))
+    if "hidden" in needs:
+        found["query_states"] = _states(model, queries, "hidden states of the queries", pad_id, show)
+        found["states"] = _states(model, samples, "hidden states of the samples", pad_id, show)
+    if "gradients" in needs:
+        found["query_gradients"], found["gradients"] = (_dense(store, memory) for store in stores)
+    evidence = Evidence(**found)
+    with show.track("baselines", len(names)) as advance:
+        harms = []
+        for name in names:
+            harms.append(baseline_harm(name, evidence))
+            advance(1)
+    return xr.Dataset(
+        {"baseline_harm": (("baseline", "sample"), np.stack(harms))}, {"baseline": np.array(names, dtype=str)}
+    )
+
+
+def _margins(file: Path | None, names: Sequence[str], samples: int) -> np.ndarray:
+    follows = [n for n in names if "dynamics" in BASELINE_NEEDS[n]]
+    if file is None or not file.is_file():
+        raise ConfigError(
+            f"{', '.join(follows)} read the margins of each row during fine-tuning, and this model was not fine-tuned "
+            "here. Pass --finetune always, or leave them out."
+        )
+    margins: np.ndarray = np.load(file)
+    if margins.shape[1] != samples:
+        raise ConfigError(f"{file} holds margins of {margins.shape[1]:,} rows, the training data has {samples:,}.")
+    return margins
+
+
+def _states(model: nn.Module, encoded: Encoded, name: str, pad_id: int, show: Reporter) -> np.ndarray:
+    with show.track(name, len(encoded)) as advance:
+        found = hidden_states(model, encoded, pad_id=pad_id, layers=[-1], pooling=["mean"], advance=advance)
+    assert found.mean is not None
+    states: np.ndarray = found.mean[0]
+    return states
+
+
+def _dense(store: GradientStore, memory: int) -> np.ndarray:
+    modules = [m for m, layout in enumerate(store.layouts) if layout.form == "dense"]
+    taken = 4 * store.samples * sum(store.layouts[m].size for m in modules)
+    if not modules or taken > memory:
+        raise ConfigError(
+            f"The baseline outlier looks at dense gradients, which take {taken / 1e9:.1f} GB here in {len(modules)} "
+            f"modules; the budget is {memory / 1e9:.1f} GB. Pass --project 8, a larger --memory, or leave it out."
+        )
+    rows = slice(0, store.samples)
+    values: np.ndarray = torch.cat([store[m].rows(rows).float() for m in modules], dim=1).numpy()
+    return values

@@ -84,6 +84,8 @@ def audit_command(
     track: Annotated[list[str] | None, _option("track", "PART", "; repeat or join by commas")] = None,
     project: Annotated[int | None, _option("project", "ROWS")] = None,
     gradient_dtype: Annotated[str | None, _option("gradient_dtype", "NAME")] = None,
+    compute_dtype: Annotated[str | None, _option("compute_dtype", "NAME")] = None,
+    fast: Annotated[bool, _option("fast")] = False,
     gradients: Annotated[str | None, _option("gradients", "FOLDER")] = None,
     recorded: Annotated[str | None, _option("recorded", "FOLDER")] = None,
     keep: Annotated[str | None, _option("keep", "WHAT", ": tensor, groups or scores")] = None,

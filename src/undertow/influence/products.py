@@ -46,9 +46,9 @@ def gram_product(weights: Float[Tensor, "q n"], samples: Gradients) -> Float[Ten
     """
     if isinstance(samples, DenseGradients):
         combined = torch.zeros(len(weights), samples.size, dtype=samples.dtype)
-        for block in _row_blocks(samples):
+        for block in slices(samples.samples, samples.size):
             combined.addmm_(weights[:, block], samples.rows(block))
-        return _joined([combined @ samples.rows(block).T for block in _row_blocks(samples)])
+        return _dense_inner(DenseGradients(combined), samples)
     if isinstance(samples, SparseGradients):
         return _sparse_gram_product(weights, samples)
     return _factored_gram_product(weights, samples)
@@ -78,21 +78,12 @@ def cheaper(units: tuple[int, int], samples: tuple[int, int], inputs: int, outpu
 
 
 def _dense_inner(left: DenseGradients, right: DenseGradients) -> Tensor:
-    if left.dtype == left.values.dtype:
-        return _joined([left.values @ right.rows(block).T for block in _row_blocks(right)])
-    parts = [_dense_inner(DenseGradients(left.rows(block)), right) for block in _row_blocks(left)]
-    return torch.cat(parts)
-
-
-def _row_blocks(gradients: DenseGradients) -> list[slice]:
-    """All rows at once where they need no conversion, else blocks of them."""
-    if gradients.dtype == gradients.values.dtype:
-        return [slice(0, gradients.samples)]
-    return slices(gradients.samples, gradients.size)
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    result = torch.empty(left.samples, right.samples, dtype=left.dtype)
+    for rows in slices(left.samples, left.size):
+        mine = left.rows(rows)
+        for columns in slices(right.samples, right.size):
+            result[rows, columns] = mine @ right.rows(columns).T
+    return result
 
 
 def _by_factors(left: FactoredGradients, right: FactoredGradients) -> Tensor:

@@ -1,10 +1,13 @@
 """The influence stage: gradients of queries and samples, and the tensor that estimators make of them."""
 
+import math
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ from undertow.influence.names import ESTIMATOR_NEEDS, needing
 from undertow.influence.scores import ScoreWriter
 from undertow.influence.store import InfluenceWriter, influence_dataset, open_influence
 from undertow.influence.words import word_dataset
-from undertow.models.groups import available_groups
+from undertow.models.groups import available_groups, select_modules
 from undertow.models.loading import weights_fingerprint
 from undertow.models.modules import TrackedModule, tracked_modules
 from undertow.pipeline.baselines import baseline_harms
@@ -113,7 +116,7 @@ def influence_step(
     """
     where, me = places or Places(), ranks or Ranks()
     model = model.to(device_of(settings, me.local))
-    modules = tracked_modules(model, settings.track)
+    modules = modules_of(model, settings)
     encoded = [encode(side, tokenizer, settings.max_length) for side in (queries, train)]
     pad_id = tokenizer.pad_token_id
     layouts = plan_layouts(model, modules, encoded[1], pad_id=pad_id, project=settings.project, seed=settings.seed)
@@ -147,6 +150,38 @@ def influence_step(
     return influence
 
 
+def modules_of(model: nn.Module, settings: AuditSettings) -> tuple[TrackedModule, ...]:
+    """The modules to take gradients of: all that are tracked, or with ``fast`` those that decide."""
+    modules = tracked_modules(model, settings.track)
+    if not settings.fast:
+        return modules
+    return tuple(modules[m] for m in select_modules([t.key for t in modules], settings.layers))
+
+
+def compute_dtype(settings: AuditSettings, device: str) -> torch.dtype | None:
+    """Precision that the model computes in, None for that of its weights.
+
+    ``fast`` takes bfloat16 where a matrix product shows it to be faster: some CPUs have no instructions for it.
+    """
+    if settings.compute_dtype == "bfloat16" or (settings.fast and _bfloat16_pays(device)):
+        return torch.bfloat16
+    return None
+
+
+@cache
+def _bfloat16_pays(device: str) -> bool:
+    seconds = []
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = (torch.ones(512, 512, dtype=dtype, device=device) for _ in range(2))
+        best = math.inf
+        for _ in range(4):  # the first one warms up
+            start = time.perf_counter()
+            float((a @ b)[0, 0])  # reading a value waits for the device
+            best = min(best, time.perf_counter() - start)
+        seconds.append(best)
+    return seconds[1] < 0.8 * seconds[0]
+
+
 def _baselines(job: _Job, stores: tuple[GradientStore, GradientStore]) -> xr.Dataset:
     return baseline_harms(
         job.settings.baselines,
@@ -164,7 +199,8 @@ def _baselines(job: _Job, stores: tuple[GradientStore, GradientStore]) -> xr.Dat
 
 def _words(job: _Job, stores: tuple[GradientStore, GradientStore], correct: np.ndarray) -> xr.Dataset:
     """What each word contributes, of the queries that decide; nothing where word embeddings are not tracked."""
-    for queries, samples in zip(*(iter(s[m] for m in range(len(s))) for s in stores), strict=True):
+    for m in range(len(job.modules)):
+        queries, samples = (store[m] for store in stores)
         if isinstance(queries, SparseGradients) and isinstance(samples, SparseGradients):
             chosen = chosen_queries(len(correct), correct if job.settings.correct_only else None)
             return word_dataset(queries, samples, torch.from_numpy(chosen))
@@ -206,7 +242,8 @@ def _collected(job: _Job, name: str, encoded: Encoded, folder: Path | None) -> G
         folder = job.places.scratch / name.replace(" ", "-")
     identity = None
     if folder is not None:
-        identity = {"model": weights_fingerprint(job.model), "pad": job.pad_id}
+        precision = str(compute_dtype(settings, device_of(settings, job.ranks.local)))
+        identity = {"model": weights_fingerprint(job.model), "pad": job.pad_id, "computed in": precision}
 
     def store() -> GradientStore:
         return GradientStore(job.layouts, encoded, folder=folder, memory=budget, dtype=dtype, identity=identity)
@@ -220,6 +257,7 @@ def _collected(job: _Job, name: str, encoded: Encoded, folder: Path | None) -> G
             found,
             pad_id=job.pad_id,
             part=(job.ranks.index, job.ranks.count),
+            autocast=compute_dtype(settings, device_of(settings, job.ranks.local)),
             advance=advance,
             say=job.show.say,
         )

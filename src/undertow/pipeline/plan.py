@@ -17,8 +17,7 @@ from undertow.gradients.store import GradientStore, stored_bytes
 from undertow.influence.compute import BLOCK
 from undertow.influence.names import needing
 from undertow.influence.products import cheaper
-from undertow.models.modules import tracked_modules
-from undertow.pipeline.influence import PRECISIONS, memory_budget
+from undertow.pipeline.influence import PRECISIONS, compute_dtype, memory_budget, modules_of
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
 from undertow.pipeline.model import Candidate, ModelLike, describe_model, load_candidate
 from undertow.pipeline.settings import AuditSettings
@@ -129,7 +128,7 @@ def _plan(model: nn.Module, candidate: Candidate, inputs: Inputs, probe: float, 
     settings, tokenizer = candidate.settings, candidate.start.tokenizer
     samples = encode(inputs.train, tokenizer, settings.max_length)
     queries = encode(inputs.queries, tokenizer, settings.max_length)
-    modules = tracked_modules(model, settings.track)
+    modules = modules_of(model, settings)
     layouts = plan_layouts(
         model, modules, samples, pad_id=tokenizer.pad_token_id, project=settings.project, seed=settings.seed
     )
@@ -160,16 +159,17 @@ def _probe(
     model: nn.Module, layouts: Sequence[Layout], samples: Encoded, pad_id: int, seconds: float, settings: AuditSettings
 ) -> float:
     """Tokens a second through forward, backward and storing, on samples drawn at random."""
-    modules = tracked_modules(model, settings.track)
+    modules = modules_of(model, settings)
     order = np.random.default_rng(settings.seed).permutation(len(samples))
     rows = max(1, TOKEN_BUDGET // max(1, int(samples.lengths.mean())))
+    precision = compute_dtype(settings, device_of(settings))
     done, spent, start = 0, 0.0, 0
     while spent < seconds and start < len(order):
         # The first batch warms up and is not counted.
         some = _chosen(samples, order[start : start + rows])
         store = GradientStore(layouts, some, dtype=_dtype(settings))
         begun = time.perf_counter()
-        collect_gradients(model, modules, some, store, pad_id=pad_id)
+        collect_gradients(model, modules, some, store, pad_id=pad_id, autocast=precision)
         if start or len(order) <= rows:
             spent += time.perf_counter() - begun
             done += int(some.lengths.sum())

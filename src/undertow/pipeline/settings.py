@@ -67,6 +67,14 @@ class AuditSettings(FinetuneConfig):
     gradient_dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="precision that gradients are kept in"
     )
+    compute_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="precision that the model computes in for the gradients"
+    )
+    fast: bool = Field(
+        False,
+        description="take gradients of the deciding --layers alone, and compute in bfloat16 where that is measured to "
+        "be faster here",
+    )
     gradients: str | None = Field(
         None,
         description="folder that keeps the gradients for later runs, which use them where model and data are the same",

@@ -1,13 +1,10 @@
 """The influence stage: gradients of queries and samples, and the tensor that estimators make of them."""
 
-import math
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +31,12 @@ from undertow.models.groups import available_groups, select_modules
 from undertow.models.loading import weights_fingerprint
 from undertow.models.modules import TrackedModule, tracked_modules
 from undertow.pipeline.baselines import baseline_harms
+from undertow.pipeline.precision import compute_dtype, kept_dtype
 from undertow.pipeline.ranks import Ranks
+from undertow.pipeline.recorded import optimiser_moments, recorded_training
 from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import device_of, modes_kept
 from undertow.progress import Reporter, Silent
-from undertow.training.checkpoints import Recorded, recorded_checkpoints
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ def influence_step(
     pad_id = tokenizer.pad_token_id
     layouts = plan_layouts(model, modules, encoded[1], pad_id=pad_id, project=settings.project, seed=settings.seed)
     job = _Job(model, modules, layouts, encoded[0], encoded[1], pad_id, settings, where, me, reporter or Silent())
-    moments = _moments(job)
+    moments = optimiser_moments(model, modules, settings, where.recorded)
     covered = _coverage(job, moments)
     frame = influence_dataset(settings.estimators, [t.key for t in modules], queries.rows, train.rows, covered)
     with modes_kept(model), ExitStack() as trailed:
@@ -156,30 +152,6 @@ def modules_of(model: nn.Module, settings: AuditSettings) -> tuple[TrackedModule
     if not settings.fast:
         return modules
     return tuple(modules[m] for m in select_modules([t.key for t in modules], settings.layers))
-
-
-def compute_dtype(settings: AuditSettings, device: str) -> torch.dtype | None:
-    """Precision that the model computes in, None for that of its weights.
-
-    ``fast`` takes bfloat16 where a matrix product shows it to be faster: some CPUs have no instructions for it.
-    """
-    if settings.compute_dtype == "bfloat16" or (settings.fast and _bfloat16_pays(device)):
-        return torch.bfloat16
-    return None
-
-
-@cache
-def _bfloat16_pays(device: str) -> bool:
-    seconds = []
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = (torch.ones(512, 512, dtype=dtype, device=device) for _ in range(2))
-        best = math.inf
-        for _ in range(4):  # the first one warms up
-            start = time.perf_counter()
-            float((a @ b)[0, 0])  # reading a value waits for the device
-            best = min(best, time.perf_counter() - start)
-        seconds.append(best)
-    return seconds[1] < 0.8 * seconds[0]
 
 
 def _baselines(job: _Job, stores: tuple[GradientStore, GradientStore]) -> xr.Dataset:
@@ -236,7 +208,7 @@ def _gradients(job: _Job, name: str, folder: Path | None) -> tuple[GradientStore
 
 
 def _collected(job: _Job, name: str, encoded: Encoded, folder: Path | None) -> GradientStore:
-    settings, dtype = job.settings, PRECISIONS[job.settings.gradient_dtype]
+    settings, dtype = job.settings, kept_dtype(job.settings)
     budget = memory_budget(settings)
     if folder is None and job.places.scratch and stored_bytes(job.layouts, encoded, dtype) > budget:
         folder = job.places.scratch / name.replace(" ", "-")
@@ -270,7 +242,7 @@ def _trail(job: _Job, trailed: ExitStack) -> list[Checkpoint]:
     if not needing(job.settings.estimators, "checkpoints"):
         return []
     found = []
-    for record in _recorded(job):
+    for record in recorded_training(job.settings, job.places.recorded):
         folder = None
         if job.places.gradients or job.places.scratch:
             folder = (job.places.gradients or job.places.scratch or Path()) / f"step-{record.step}"
@@ -279,50 +251,6 @@ def _trail(job: _Job, trailed: ExitStack) -> list[Checkpoint]:
             queries, samples = _gradients(job, f"step {record.step}: gradients", folder)
         found.append(Checkpoint(queries, samples, record.learning_rate))
     return found
-
-
-def _recorded(job: _Job) -> tuple[Recorded, ...]:
-    if job.places.recorded is None:
-        names = [*needing(job.settings.estimators, "checkpoints"), *needing(job.settings.estimators, "optimiser")]
-        raise ConfigError(
-            f"{names[0]} follows the training, and this model was not trained here. Pass --finetune always, or train "
-            "with undertow.training.checkpoints.CheckpointRecorder(FOLDER) among the Trainer's callbacks and give "
-            "--recorded FOLDER."
-        )
-    return recorded_checkpoints(job.places.recorded)
-
-
-def _moments(job: _Job) -> dict[str, Moments]:
-    """State of the optimiser for each trained module, at the checkpoint whose weights the model has.
-
-    Raises:
-        ConfigError: when none of the recorded checkpoints has them.
-    """
-    if not needing(job.settings.estimators, "optimiser"):
-        return {}
-    own = dict(job.model.named_parameters())
-    for record in reversed(_recorded(job)):
-        weights = record.weights()
-        if all(name in own and torch.equal(own[name].detach().cpu(), value) for name, value in weights.items()):
-            return {t.key.name: found for t in job.modules if (found := _module_moments(record, t, weights))}
-    raise ConfigError(
-        f"None of the checkpoints recorded in {job.places.recorded} has the weights of this model, so the state of its "
-        "optimiser is not known. Record the training with every='epoch', and audit the model of one of its epochs."
-    )
-
-
-def _module_moments(record: Recorded, tracked: TrackedModule, weights: Mapping[str, torch.Tensor]) -> Moments | None:
-    names = [f"{tracked.path}.{part}" for part, _ in tracked.module.named_parameters(recurse=False)]
-    if not all(name in weights for name in names):
-        return None  # frozen: no optimiser has it
-    states = [record.optimizer_state(name) for name in names]
-    return Moments(
-        torch.cat([s.exp_avg.flatten() for s in states]),
-        torch.cat([s.exp_avg_sq.flatten() for s in states]),
-        states[0].step,
-        states[0].betas,
-        states[0].eps,
-    )
 
 
 def _writer(job: _Job, frame: xr.Dataset, correct: np.ndarray) -> InfluenceWriter | ScoreWriter:

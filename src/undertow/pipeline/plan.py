@@ -17,9 +17,10 @@ from undertow.gradients.store import GradientStore, stored_bytes
 from undertow.influence.compute import BLOCK
 from undertow.influence.names import needing
 from undertow.influence.products import cheaper
-from undertow.pipeline.influence import PRECISIONS, compute_dtype, memory_budget, modules_of
+from undertow.pipeline.influence import memory_budget, modules_of
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
 from undertow.pipeline.model import Candidate, ModelLike, describe_model, load_candidate
+from undertow.pipeline.precision import compute_dtype, kept_dtype
 from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import check_device, check_libraries, device_of
 from undertow.progress import Reporter, Silent
@@ -136,7 +137,9 @@ def _plan(model: nn.Module, candidate: Candidate, inputs: Inputs, probe: float, 
     rate = _probe(model, layouts, samples, tokenizer.pad_token_id, probe, settings)
     tokens = np.array([samples.lengths.sum(), queries.lengths.sum()], dtype=float)
     per_sample = rate / float(samples.lengths.mean())  # rate is tokens a second
-    gradients = stored_bytes(layouts, samples, _dtype(settings)) + stored_bytes(layouts, queries, _dtype(settings))
+    gradients = stored_bytes(layouts, samples, kept_dtype(settings)) + stored_bytes(
+        layouts, queries, kept_dtype(settings)
+    )
     checkpoints = settings.epochs if needing(settings.estimators, "checkpoints") else 0
     tensor = _kept_bytes(len(settings.estimators), len(modules), len(queries), len(samples), settings)
     return Plan(
@@ -167,7 +170,7 @@ def _probe(
     while spent < seconds and start < len(order):
         # The first batch warms up and is not counted.
         some = _chosen(samples, order[start : start + rows])
-        store = GradientStore(layouts, some, dtype=_dtype(settings))
+        store = GradientStore(layouts, some, dtype=kept_dtype(settings))
         begun = time.perf_counter()
         collect_gradients(model, modules, some, store, pad_id=pad_id, autocast=precision)
         if start or len(order) <= rows:
@@ -209,7 +212,7 @@ def _alike(
             *key,
             modules=len(members),
             parameters=sum(m.key.size for m in members),
-            bytes=sum(stored_bytes(members, side, _dtype(settings)) for side in (samples, queries)),
+            bytes=sum(stored_bytes(members, side, kept_dtype(settings)) for side in (samples, queries)),
         )
         for key, members in groups.items()
     )
@@ -276,7 +279,3 @@ def _notes(settings: AuditSettings, gradients: int) -> tuple[str, ...]:
     if needing(settings.estimators, "model"):
         notes.append("EK-FAC passes over the data about three times more; its time is not in the estimate.")
     return tuple(notes)
-
-
-def _dtype(settings: AuditSettings) -> torch.dtype:
-    return PRECISIONS[settings.gradient_dtype]

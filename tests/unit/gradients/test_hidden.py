@@ -11,6 +11,8 @@ from undertow.errors import ConfigError, ModelError, TrainingError
 from undertow.gradients.hidden import hidden_states
 
 FAMILIES = sorted(QUERY_VALUE)
+# Families that take their attention's softmax in float32 whatever the model is in.
+INSIDE_FLOAT32 = {"gemma2": 1e-6}
 LENGTHS = (3, 9, 1, 17, 9, 4, 12, 30)
 
 
@@ -38,8 +40,9 @@ def test_equals_one_sample_at_a_time(family: str, adapted: bool):
     assert found.layers == (0, 1, 2)
     assert found.last.shape == (3, len(LENGTHS), WIDTH)
     assert found.last.dtype == np.float64
-    np.testing.assert_allclose(found.last, last, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(found.mean, mean, rtol=0, atol=1e-12)
+    atol = INSIDE_FLOAT32.get(family, 1e-12)
+    np.testing.assert_allclose(found.last, last, rtol=0, atol=atol)
+    np.testing.assert_allclose(found.mean, mean, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])

@@ -33,7 +33,7 @@ class BlockSink(Protocol):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Gradients of queries and samples at one checkpoint, with the learning rate in force there."""
+    """Gradients of queries and samples at one checkpoint, with the mean learning rate of the steps that led to it."""
 
     queries: GradientStore
     samples: GradientStore
@@ -83,11 +83,7 @@ def compute_influence(
     """
     check_estimators(estimators)
     known, elsewhere = moments or {}, given or {}
-    if "tracincp" in estimators and not checkpoints:
-        raise ConfigError(
-            "tracincp adds up several checkpoints, and there are none. They are kept when undertow fine-tunes itself "
-            "(--finetune always), or by the CheckpointRecorder callback in a training of your own."
-        )
+    _check_needs([n for n in estimators if n not in elsewhere], samples.keys, known, checkpoints)
     for m in range(len(samples)) if modules is None else modules:
         key = samples.keys[m]
         whole = GradientBlock(queries[m], samples[m], known.get(key.name))
@@ -108,6 +104,28 @@ def compute_influence(
                 sink.write(e, m, part, _finite(values, name, key.name))
         sink.complete(m)
         advance(1)
+
+
+def _check_needs(
+    names: Sequence[str], keys: Sequence[ModuleKey], moments: Iterable[str], checkpoints: Sequence[Checkpoint]
+) -> None:
+    for name in names:
+        needs = ESTIMATOR_NEEDS[name]
+        if "checkpoints" in needs and not checkpoints:
+            raise ConfigError(
+                f"{name} adds up several checkpoints, and there are none. They are kept when undertow fine-tunes "
+                "itself (--finetune always), or by the CheckpointRecorder callback in a training of your own."
+            )
+        if "model" in needs:
+            raise ConfigError(
+                f"{name} takes gradients of its own, so its influence is computed from the model and handed over, and "
+                "none was. Compute it first (ekfac_influence), or choose another estimator."
+            )
+        if not any(covers(name, key, moments) for key in keys):
+            raise ConfigError(
+                f"{name} is defined on none of the {len(keys)} modules: it needs {', '.join(sorted(needs))}. Track a "
+                "module that it is defined on, or choose another estimator."
+            )
 
 
 def tracincp(trail: Sequence[tuple[GradientBlock, float]]) -> Tensor:

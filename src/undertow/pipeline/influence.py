@@ -1,10 +1,12 @@
 """The influence stage: gradients of queries and samples, and the tensor that estimators make of them."""
 
+import hashlib
+import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,13 @@ from torch import nn
 
 from undertow.aggregation.additive import chosen_queries, module_score
 from undertow.data import Encoded, Samples, encode
-from undertow.errors import ConfigError
 from undertow.gradients.collect import collect_gradients, predictions
 from undertow.gradients.layouts import Layout, plan_layouts
 from undertow.gradients.matrices import SparseGradients
 from undertow.gradients.store import GradientStore, stored_bytes
-from undertow.influence.compute import BLOCK, Checkpoint, compute_influence, covers
+from undertow.influence.compute import BLOCK, Checkpoint, compute_influence
 from undertow.influence.moments import Moments
-from undertow.influence.names import ESTIMATOR_NEEDS, needing
+from undertow.influence.names import needing
 from undertow.influence.scores import ScoreWriter
 from undertow.influence.store import InfluenceWriter, influence_dataset, open_influence
 from undertow.influence.words import word_dataset
@@ -31,12 +32,14 @@ from undertow.models.groups import available_groups, select_modules
 from undertow.models.loading import weights_fingerprint
 from undertow.models.modules import TrackedModule, tracked_modules
 from undertow.pipeline.baselines import baseline_harms
+from undertow.pipeline.coverage import coverage
 from undertow.pipeline.precision import compute_dtype, kept_dtype
-from undertow.pipeline.ranks import Ranks
+from undertow.pipeline.ranks import Ranks, alone
 from undertow.pipeline.recorded import optimiser_moments, recorded_training
 from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import device_of, modes_kept
 from undertow.progress import Reporter, Silent
+from undertow.training.checkpoints import Recorded
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class _Job:
     """What the parts of the stage share."""
 
     model: nn.Module
+    weights: str
     modules: tuple[TrackedModule, ...]
     layouts: tuple[Layout, ...]
     queries: Encoded
@@ -116,15 +120,22 @@ def influence_step(
     encoded = [encode(side, tokenizer, settings.max_length) for side in (queries, train)]
     pad_id = tokenizer.pad_token_id
     layouts = plan_layouts(model, modules, encoded[1], pad_id=pad_id, project=settings.project, seed=settings.seed)
-    job = _Job(model, modules, layouts, encoded[0], encoded[1], pad_id, settings, where, me, reporter or Silent())
+    weights, show = weights_fingerprint(model), reporter or Silent()
+    job = _Job(model, weights, modules, layouts, encoded[0], encoded[1], pad_id, settings, where, me, show)
     moments = optimiser_moments(model, modules, settings, where.recorded)
-    covered = _coverage(job, moments)
+    records = recorded_training(settings, where.recorded) if needing(settings.estimators, "checkpoints") else ()
+    covered = coverage(modules, settings.estimators, moments)
     frame = influence_dataset(settings.estimators, [t.key for t in modules], queries.rows, train.rows, covered)
-    with modes_kept(model), ExitStack() as trailed:
+    frame.attrs["fingerprint"] = _fingerprint(job)
+    # Means of layer groups add up over the modules, so one process makes them.
+    sharing = Ranks() if settings.keep == "groups" else me
+    with modes_kept(model):
         stores = _gradients(job, "gradients", where.gradients)
         correct = stores[0].probabilities.argmax(1).numpy() == queries.labels
-        writer = me.first_then(lambda: _writer(job, frame, correct))
-        _products(job, stores, _trail(job, trailed), moments, writer)
+        trail = _trail(job, records)
+        if me.first or sharing is me:
+            writer = sharing.first_then(lambda: _writer(job, frame, correct))
+            _products(replace(job, ranks=sharing), stores, trail, moments, writer)
     me.wait()
     if not me.first and where.tensor is not None:
         me.wait()
@@ -142,6 +153,8 @@ def influence_step(
     )
     variables = xr.merge([variables, _words(job, stores, correct), _baselines(job, stores)])
     influence = writer.finish(variables)
+    for folder in {c.samples.folder.parent for c in trail if c.samples.folder}:
+        shutil.rmtree(folder, ignore_errors=True)
     me.wait()
     return influence
 
@@ -179,27 +192,6 @@ def _words(job: _Job, stores: tuple[GradientStore, GradientStore], correct: np.n
     return xr.Dataset()
 
 
-def _coverage(job: _Job, moments: Mapping[str, Moments]) -> np.ndarray:
-    """Which estimator is defined on which module, [estimator, module].
-
-    Raises:
-        ConfigError: for an estimator that is defined on none.
-    """
-    from undertow.influence import ekfac
-
-    names = job.settings.estimators
-    covered = np.array(
-        [[ekfac.covers(t) if e == "ekfac" else covers(e, t.key, moments) for t in job.modules] for e in names]
-    )
-    idle = [e for e, some in zip(names, covered, strict=True) if not some.any()]
-    if idle:
-        raise ConfigError(
-            f"{idle[0]} is defined on none of the {len(job.modules)} tracked modules. It needs "
-            f"{', '.join(sorted(ESTIMATOR_NEEDS[idle[0]])) or 'other modules'}; --track chooses what is tracked."
-        )
-    return covered
-
-
 def _gradients(job: _Job, name: str, folder: Path | None) -> tuple[GradientStore, GradientStore]:
     """Gradients of queries and of samples, from one pass over each."""
     queries = _collected(job, f"{name} of the queries", job.queries, folder and folder / "queries")
@@ -215,12 +207,19 @@ def _collected(job: _Job, name: str, encoded: Encoded, folder: Path | None) -> G
     identity = None
     if folder is not None:
         precision = str(compute_dtype(settings, device_of(settings, job.ranks.local)))
-        identity = {"model": weights_fingerprint(job.model), "pad": job.pad_id, "computed in": precision}
+        identity = {"model": job.weights, "pad": job.pad_id, "computed in": precision}
 
     def store() -> GradientStore:
         return GradientStore(job.layouts, encoded, folder=folder, memory=budget, dtype=dtype, identity=identity)
 
     found = job.ranks.first_then(store)
+    mine = 0
+
+    def count(rows: int) -> None:
+        nonlocal mine
+        mine += rows
+        advance(rows)
+
     with job.show.track(name, len(encoded)) as advance:
         collect_gradients(
             job.model,
@@ -230,41 +229,58 @@ def _collected(job: _Job, name: str, encoded: Encoded, folder: Path | None) -> G
             pad_id=job.pad_id,
             part=(job.ranks.index, job.ranks.count),
             autocast=compute_dtype(settings, device_of(settings, job.ranks.local)),
-            advance=advance,
+            advance=count,
             say=job.show.say,
         )
-    job.ranks.wait()
+        job.ranks.wait()
+        advance(len(encoded) - mine)
     return found if job.ranks.count == 1 else store()
 
 
-def _trail(job: _Job, trailed: ExitStack) -> list[Checkpoint]:
+def _trail(job: _Job, records: Sequence[Recorded]) -> list[Checkpoint]:
     """Gradients at every recorded checkpoint, for estimators that add them up."""
-    if not needing(job.settings.estimators, "checkpoints"):
-        return []
     found = []
-    for record in recorded_training(job.settings, job.places.recorded):
-        folder = None
-        if job.places.gradients or job.places.scratch:
-            folder = (job.places.gradients or job.places.scratch or Path()) / f"step-{record.step}"
-            trailed.callback(shutil.rmtree, folder, ignore_errors=True)
+    for record in records:
+        place = job.places.gradients or job.places.scratch
+        folder = place and place / f"step-{record.step}"
         with record.load_into(job.model):
-            queries, samples = _gradients(job, f"step {record.step}: gradients", folder)
-        found.append(Checkpoint(queries, samples, record.learning_rate))
+            then = replace(job, weights=weights_fingerprint(job.model))
+            queries, samples = _gradients(then, f"step {record.step}: gradients", folder)
+        found.append(Checkpoint(queries, samples, record.mean_learning_rate))
     return found
 
 
 def _writer(job: _Job, frame: xr.Dataset, correct: np.ndarray) -> InfluenceWriter | ScoreWriter:
     settings, path = job.settings, job.places.tensor
+    resume = path is not None and _held(path) == frame.attrs["fingerprint"]
     if settings.keep == "tensor":
         chunk = max(1, BLOCK // max(frame.sizes["sample"], 1))
-        return InfluenceWriter(frame, path, query_chunk=chunk, resume=path is not None)
+        return InfluenceWriter(frame, path, query_chunk=chunk, resume=resume)
     chosen = chosen_queries(len(correct), correct if settings.correct_only else None)
 
     def reduce(block: np.ndarray, queries: slice) -> np.ndarray:
         return module_score(block[chosen[queries]], settings.aggregate, settings.k)
 
     groups = available_groups([t.key for t in job.modules]) if settings.keep == "groups" else None
-    return ScoreWriter(frame, path, reduce, groups, resume=path is not None)
+    return ScoreWriter(frame, path, reduce, groups, resume=resume)
+
+
+def _held(tensor: Path) -> str | None:
+    """Fingerprint of what a store holds."""
+    try:
+        held: str | None = json.loads((tensor / ".zattrs").read_text()).get("fingerprint")
+    except (OSError, ValueError):
+        return None
+    return held
+
+
+def _fingerprint(job: _Job) -> str:
+    """Hash of all that the influence depends on: what a store holds of anything else is not gone on with."""
+    text = hashlib.sha256(job.settings.model_dump_json().encode() + job.weights.encode())
+    for side in (job.queries, job.samples):
+        for ids, label in zip(side.input_ids, side.labels.tolist(), strict=True):
+            text.update(np.asarray([len(ids), label, *ids], dtype=np.int64).tobytes())
+    return text.hexdigest()
 
 
 def _products(
@@ -303,6 +319,7 @@ def _ekfac(job: _Job, mine: list[int]) -> dict[int, torch.Tensor]:
         folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="undertow-")))
         total = ekfac.ekfac_rows(chosen, job.queries, job.samples)
         advance = stack.enter_context(job.show.track("EK-FAC", total))
+        stack.enter_context(alone())  # each process fits its own modules
         found = ekfac.ekfac_influence(
             job.model,
             chosen,

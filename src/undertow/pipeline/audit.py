@@ -105,17 +105,18 @@ def audit(
     chosen = settings.model_copy(update={}) if settings is not None and not options else _merged(settings, options)
     show = progress if not isinstance(progress, bool) else (Bars(Console(stderr=True)) if progress else Silent())
     sources = {"train": train, "validation": validation, "queries": queries, "test": test}
+    ranks = current_ranks()
+    if out is None and ranks.count > 1:
+        raise ConfigError(f"{ranks.count} processes share one audit through its run folder. Pass out= beside them.")
+    ranks.wait()  # all meet before a training that may take longer than a launcher waits for its processes
+    if out is not None and not ranks.first:
+        return _assist(ranks, Path(out), model, tokenizer, sources, chosen)
     check_device(chosen)
     check_libraries(chosen)
-    ranks = current_ranks()
     if out is None:
-        if ranks.count > 1:
-            raise ConfigError(f"{ranks.count} processes share one audit through its run folder. Pass out= beside them.")
         with tempfile.TemporaryDirectory(prefix="undertow-") as scratch:
             run = RunFolder.open(Path(scratch) / "run", _configuration(model, sources, chosen))
             return _audit(run, model, tokenizer, sources, chosen, show, keep=False)
-    if not ranks.first:
-        return _assist(ranks, Path(out), model, tokenizer, sources, chosen)
     run = RunFolder.open(Path(out), _configuration(model, sources, chosen), overwrite=overwrite)
     found = _audit(run, model, tokenizer, sources, chosen, show, keep=True, ranks=ranks)
     ranks.wait()
@@ -126,9 +127,9 @@ def _assist(
     ranks: Ranks, path: Path, model: ModelLike, tokenizer: Any, sources: Mapping[str, Any], settings: AuditSettings
 ) -> Audit:
     """What every process but the first does: its share of the influence stage, and then read what came out."""
+    ranks.wait()  # until the model is trained: whatever cannot be used, the first process says so, once
     described = describe_model(model, settings, Silent())
     inputs = load_inputs(**sources, settings=settings, model_classes=described.classes)
-    ranks.wait()  # until the model is trained
     run = RunFolder.read(path)
     if not run.done("influence"):
         candidate = load_candidate(described, tokenizer, inputs.train.classes, settings)

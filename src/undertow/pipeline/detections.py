@@ -42,8 +42,10 @@ def detections(harm: pd.DataFrame, influence: xr.Dataset, settings: AuditSetting
     keys = module_keys(influence)
     for name in settings.estimators[1:]:
         covered = influence["covered"].sel(estimator=name).values
-        modules = {"": deciding_modules(keys, covered, settings.layers)}
-        beside = group_harm(influence, modules, settings, estimator=name)[""]
+        modules = [m for m in deciding_modules(keys, covered, settings.layers) if covered[m]]
+        if not modules:  # it is defined on other layers than those that decide
+            continue
+        beside = group_harm(influence, {"": modules}, settings, estimator=name)[""]
         curves[name] = noise_detection(beside, planted)
     return tuple(_detection(name, curve) for name, curve in curves.items())
 

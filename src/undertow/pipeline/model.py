@@ -24,7 +24,9 @@ from undertow.models.loading import (
     with_adapter,
 )
 from undertow.models.modules import tracked_modules
+from undertow.pipeline.coverage import check_defined
 from undertow.pipeline.inputs import Inputs
+from undertow.pipeline.recorded import recorded_training
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import Start, adapt, fine_tune_step, start_from, start_in_memory
@@ -93,7 +95,7 @@ def load_candidate(
 
     Raises:
         ModelError: when the model cannot be loaded, or has nothing trained and may not be trained.
-        ConfigError: when the settings select no module of it.
+        ConfigError: when the settings select no module of it, or an estimator cannot be computed of it.
     """
     loaded = _load(described, tokenizer, classes, settings)
     start = _start(described, loaded, classes, settings)
@@ -104,7 +106,11 @@ def load_candidate(
     if train_here:
         # A model from disk is made anew to be trained, so this one can serve for the check.
         model = start.make() if described.source is None else adapt(model, settings, loaded.fresh)
-    select_modules([t.key for t in tracked_modules(model, settings.track)], settings.layers)
+    modules = tracked_modules(model, settings.track)
+    select_modules([t.key for t in modules], settings.layers)
+    check_defined(modules, settings)
+    if follows_training(settings) and (settings.recorded or not train_here):
+        recorded_training(settings, Path(settings.recorded) if settings.recorded else None)
     return Candidate(described.name, None if train_here else model, start, train_here, allowed, fingerprint, notes)
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
+from undertow.errors import UndertowError
+
 T = TypeVar("T")
 
 # What a launcher tells its processes; a training of the first process alone must not see it.
@@ -47,10 +49,16 @@ class Ranks:
         if self.count == 1:
             return
         key = f"undertow/{next(_meetings)}"
-        store = _store()
-        store.add(key, 1)
-        while store.add(key, 0) < self.count:
-            time.sleep(_LOOK)
+        try:
+            store = _store()
+            _reach(store, f"{key}/here", self.count)
+            # The first process may hold the store: it goes on when all others have seen that all are here.
+            _reach(store, f"{key}/seen", self.count if self.first else 0)
+        except RuntimeError as error:  # the root of what torch.distributed raises
+            raise UndertowError(
+                f"Process {self.index} of {self.count} waited for the others, and the process that holds their store "
+                f"is gone ({str(error).splitlines()[0]}). Its own message says why; the same command goes on."
+            ) from error
 
     def first_then(self, act: Callable[[], T]) -> T:
         """Do something on the first process, and then on the others."""
@@ -76,6 +84,13 @@ def alone() -> Iterator[None]:
         yield
     finally:
         os.environ.update(told)
+
+
+def _reach(store: Any, key: str, count: int) -> None:
+    """Count this process, and wait until there are so many."""
+    store.add(key, 1)
+    while store.add(key, 0) < count:
+        time.sleep(_LOOK)
 
 
 @cache

@@ -20,7 +20,7 @@ COLUMNS = [
     *("row", "text", "label", "predicted_label", "predicted_probability", "suggested_label"),
     *("loss", "harm", "rank", "flagged"),
 ]
-GROUPS = ["harm_att1", "harm_att3", "harm_head", "harm_all"]
+GROUPS = ["harm_embedding", "harm_att1", "harm_att3", "harm_head", "harm_all"]
 
 
 def manifest(folder):
@@ -28,7 +28,16 @@ def manifest(folder):
 
 
 def test_all_files_are_there_and_no_others(full, plain):
-    common = {"adapter", "cleaned.jsonl", "harm.parquet", "influence.zarr", "removed.jsonl", "report.html", "run.json"}
+    common = {
+        "adapter",
+        "cleaned.jsonl",
+        "dynamics.npy",
+        "harm.parquet",
+        "influence.zarr",
+        "removed.jsonl",
+        "report.html",
+        "run.json",
+    }
     assert {p.name for p in full.folder.iterdir()} == common | {"heldout.parquet"}
     assert {p.name for p in plain.folder.iterdir()} == common
 
@@ -83,10 +92,12 @@ def test_influence_opens_with_xarray(name, estimators, queries, request):
     with xr.open_zarr(made.folder / "influence.zarr", chunks=None) as dataset:
         tensor = dataset["influence"]
         assert tensor.dims == ("estimator", "module", "query", "sample")
-        assert tensor.shape == (estimators, 9, queries, len(pd.read_parquet(made.folder / "harm.parquet")))
+        assert tensor.shape == (estimators, 10, queries, len(pd.read_parquet(made.folder / "harm.parquet")))
         assert np.isfinite(tensor.values).all()
         assert tensor.values.std(axis=(1, 2, 3)).min() > 0
         assert "positive = helpful" in dataset.attrs["sign"]
+        # Word embeddings are tracked beside what fine-tuning changed.
+        assert dataset["kind"].values[~dataset["trained"].values].tolist() == ["embedding"]
 
 
 @pytest.mark.parametrize("name", ["full", "plain"])

@@ -126,7 +126,7 @@ BAD_OPTIONS = [
     (("--device", "meta"), ["--device meta cannot be used"]),
     (("--max-length", 3), ["--max-length 3 is not accepted", "greater than or equal to 4"]),
     # Known only once the model is there, but before it is trained.
-    (("--layers", "5"), ["--layers 5 selects none of the 9 tracked modules", "2 adapted layers"]),
+    (("--layers", "5"), ["--layers 5 selects none of the 10 tracked modules", "2 adapted layers"]),
     (("--layers", "bert.nowhere"), ["--layers bert.nowhere selects none"]),
     (("--target-modules", "dense9,query"), ["No linear layer is called 'dense9'", "this model has: query, key, value"]),
 ]
@@ -204,9 +204,9 @@ def test_a_head_of_another_size(refused, tmp_path):
 
 
 def test_an_unknown_architecture(refused, tmp_path):
-    said = refused(model=tiny.save_gpt2(tmp_path / "gpt2"))
-    assert "The architecture 'gpt2' is not known" in said
-    assert "--target-modules; this model has: score" in said
+    said = refused(model=tiny.save_neox(tmp_path / "neox"))
+    assert "The architecture 'gpt_neox' is not known" in said
+    assert "--target-modules; this model has: query_key_value, dense, dense_h_to_4h, dense_4h_to_h, score" in said
 
 
 @pytest.mark.parametrize("model", ["/nowhere/model", "./nowhere", "nobody/no-such-model"])

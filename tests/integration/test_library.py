@@ -14,6 +14,7 @@ import undertow
 from undertow.errors import ConfigError, ModelError, RunFolderError
 from undertow.models.loading import weights_fingerprint
 from undertow.models.quiet import quiet_loading
+from undertow.pipeline.influence import Places
 
 from . import tiny
 
@@ -84,7 +85,7 @@ def test_influence_is_readable_when_the_audit_is_over(in_memory):
     influence = in_memory[0].influence
     assert influence["influence"].dims == ("estimator", "module", "query", "sample")
     values = influence["influence"].sel(estimator="cosine").values
-    assert values.shape == (9, 12, 48)
+    assert values.shape == (10, 12, 48)
     assert np.isfinite(values).all()
     assert values.std(axis=(1, 2)).min() > 0
     assert influence["sample_loss"].values == pytest.approx(in_memory[0].harm["loss"].to_numpy())
@@ -111,7 +112,7 @@ def test_an_adapter_in_memory_is_audited_and_stays_as_it_was(frames):
     result = undertow.audit(model, *frames, tokenizer=tokenizer, progress=False, retrain=True, **QUICK)
     assert state(model) == before
     assert "fine-tune" not in result.manifest["stages"]
-    assert set(result.influence["projection"].values) == {"query", "classifier"}
+    assert set(result.influence["projection"].values) == {"word_embeddings", "query", "classifier"}
     assert [a.name for a in result.results.arms] == ["as given", "cleaned"]
     with torch.no_grad():
         found = model.eval()(**tokenizer([result.harm["text"][0]], return_tensors="pt")).logits.softmax(-1)
@@ -209,11 +210,12 @@ def test_each_step_alone(frames, tmp_path):
     trained = state(tuned.model.train())
     influence = undertow.influence_step(tuned.model, start.tokenizer, noisy.samples, parts.queries, settings)
     assert state(tuned.model) == trained
-    assert influence["influence"].shape == (2, 9, 12, 48)
+    assert influence["influence"].shape == (2, 10, 12, 48)
     assert int(influence["samples_truncated"]) == 0
 
+    places = Places(tensor=tmp_path / "influence.zarr", gradients=tmp_path / "gradients")
     stored = undertow.influence_step(
-        tuned.model, start.tokenizer, noisy.samples, parts.queries, settings, path=tmp_path / "influence.zarr"
+        tuned.model, start.tokenizer, noisy.samples, parts.queries, settings, places=places
     )
     read = undertow.open_influence(tmp_path / "influence.zarr")
     for dataset in (stored, read):
@@ -222,7 +224,8 @@ def test_each_step_alone(frames, tmp_path):
     harm = undertow.harm_table(influence, noisy.samples, settings, planted=noisy)
     assert harm["flagged"].sum() == 14
     assert undertow.noise_detection(harm["harm"].to_numpy(), noisy.planted).noisy == 10
-    scores = undertow.aggregate(influence["influence"].sel(estimator="tracin").values, "rank")
+    trained = influence["trained"].values
+    scores = undertow.aggregate(influence["influence"].sel(estimator="tracin").values[trained], "rank")
     assert harm["harm"].to_numpy() == pytest.approx(-scores)
 
 

@@ -1,6 +1,7 @@
 """What is trained, and what is audited as it is, by what came with the model."""
 
 import json
+from collections import Counter
 
 import pandas as pd
 import pytest
@@ -34,20 +35,30 @@ def test_never_refuses_a_model_without_anything_trained(place, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def head_alone(place, tmp_path_factory):
-    return run(tmp_path_factory.mktemp("head") / "run", "--model", place("classifier"), *files(place))
+def classifier_run(place, tmp_path_factory):
+    return run(tmp_path_factory.mktemp("classifier") / "run", "--model", place("classifier"), *files(place))
 
 
-def test_auto_audits_a_trained_head_and_says_so(head_alone):
-    assert stages(head_alone.folder) == ["influence", "outputs"]
-    assert "only the head is audited. Pass --finetune always to train LoRA on it" in head_alone.outcome.said
-    assert json.loads((head_alone.folder / "run.json").read_text())["results"]["modules"] == 1
-    table = pd.read_parquet(head_alone.folder / "harm.parquet")
-    assert [c for c in table.columns if c.startswith("harm_")] == ["harm_head", "harm_all"]
+def test_auto_audits_the_whole_of_a_trained_classifier(classifier_run, place):
+    """Nothing is trained again; every linear layer, norm and the word embeddings are tracked."""
+    assert stages(classifier_run.folder) == ["influence", "outputs"]
+    told = json.loads((classifier_run.folder / "run.json").read_text())
+    modules = told["stages"]["influence"]["outputs"]["modules"]
+    assert Counter(m["kind"] for m in modules) == {"attention": 8, "mlp": 4, "norm": 5, "head": 2, "embedding": 1}
+    assert all(m["trained"] for m in modules)
+    model = AutoModelForSequenceClassification.from_pretrained(place("classifier"))
+    counts = {name: p.numel() for name, p in model.named_parameters()}
+    elsewhere = [n for n in counts if "position_embeddings" in n or "token_type_embeddings" in n]
+    assert told["results"]["parameters"] == sum(counts.values()) - sum(counts[n] for n in elsewhere)
+    assert f"20 modules with {told['results']['parameters']:,} parameters" in classifier_run.outcome.said
+    table = pd.read_parquet(classifier_run.folder / "harm.parquet")
+    groups = [c for c in table.columns if c.startswith("harm_")]
+    assert groups == ["harm_embedding", "harm_att1", "harm_att3", "harm_head", "harm_all"]
+    assert table["harm"].tolist() == table["harm_all"].tolist()
 
 
-def test_outputs_mean_what_the_model_calls_them(head_alone, place):
-    table = pd.read_parquet(head_alone.folder / "harm.parquet")
+def test_outputs_mean_what_the_model_calls_them(classifier_run, place):
+    table = pd.read_parquet(classifier_run.folder / "harm.parquet")
     model = AutoModelForSequenceClassification.from_pretrained(place("classifier")).eval()
     for row in table.head(5).to_dict("records"):
         with torch.no_grad():

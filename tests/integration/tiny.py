@@ -16,6 +16,8 @@ from transformers import (
     BertModel,
     GPT2Config,
     GPT2Model,
+    GPTNeoXConfig,
+    GPTNeoXModel,
     LlamaConfig,
     LlamaModel,
     PreTrainedTokenizerFast,
@@ -102,10 +104,20 @@ def save_llama(folder: Path) -> Path:
 
 
 def save_gpt2(folder: Path) -> Path:
+    """A decoder whose linear maps are Conv1D, with query, key and value in one."""
+    torch.manual_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    config = GPT2Config(vocab_size=len(WORDS) + 3, bos_token_id=1, eos_token_id=2, **sizes)
+    GPT2Model(config).save_pretrained(folder)
+    tokenizer(kind="llama").save_pretrained(folder)
+    return folder
+
+
+def save_neox(folder: Path) -> Path:
     """A decoder of an architecture that undertow does not know."""
-    GPT2Model(GPT2Config(vocab_size=len(WORDS) + 3, n_embd=16, n_layer=2, n_head=2, n_positions=64)).save_pretrained(
-        folder
-    )
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = GPTNeoXConfig(vocab_size=len(WORDS) + 3, max_position_embeddings=64, **sizes)
+    GPTNeoXModel(config).save_pretrained(folder)
     tokenizer(kind="llama").save_pretrained(folder)
     return folder
 

@@ -63,14 +63,12 @@ class GradientBlock:
         """W G G^T for weights W [q, n] and the samples' gradients G [n, d]."""
         return products.gram_product(weights, self.samples)
 
-    def query_chunks(self, numbers: float) -> list[slice]:
+    def query_chunks(self, numbers: int) -> list[slice]:
         """Queries in chunks whose block [q, n] holds at most ``numbers`` numbers."""
         return slices(self.queries.samples, self.count, numbers)
 
     def of_queries(self, which: slice) -> "GradientBlock":
-        """The block of some queries; what was computed of the samples is shared."""
+        """The block of some queries; what the samples remember of themselves is shared."""
         if (which.start, which.stop) == (0, self.queries.samples):
             return self
-        part = GradientBlock(self.queries.select(which), self.samples, self.moments)
-        part.__dict__["sample_norms"] = self.sample_norms
-        return part
+        return GradientBlock(self.queries.select(which), self.samples, self.moments)

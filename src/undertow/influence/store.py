@@ -67,8 +67,7 @@ class InfluenceWriter:
         self._path = path
         shape = tuple(frame.sizes[d] for d in DIMENSIONS)
         if path is None:
-            self._values: np.ndarray | zarr.Array = np.empty(shape, dtype=np.float32)
-            self._values[~frame["covered"].values] = np.nan
+            self._values: np.ndarray | zarr.Array = np.full(shape, np.nan, dtype=np.float32)
             self._whole: np.ndarray | zarr.Array = np.zeros(shape[1], dtype=bool)
             return
         if resume and (path / "whole" / ".zarray").is_file():
@@ -78,7 +77,7 @@ class InfluenceWriter:
         shutil.rmtree(path, ignore_errors=True)
         frame.to_zarr(path, mode="w", zarr_format=FORMAT, consolidated=False)
         chunks = (1, 1, min(query_chunk or shape[2], shape[2]), shape[3])
-        self._values = open_array(path, "influence", DIMENSIONS, shape, chunks, "float32", fill=float("nan"))
+        self._values = open_array(path, "influence", DIMENSIONS, shape, chunks, "float32")
         # Created last: where it stands, the store is complete but for its values.
         self._whole = open_array(path, "whole", ("module",), shape[1:2], (1,), "bool")
 
@@ -113,17 +112,19 @@ def open_array(
     shape: tuple[int, ...],
     chunks: tuple[int, ...],
     dtype: str,
-    *,
-    fill: float = 0,
 ) -> zarr.Array:
-    """A new array of an xarray dataset on disk, uncompressed: float noise does not compress."""
+    """A new array of an xarray dataset on disk, uncompressed: float noise does not compress.
+
+    Where nothing is written, numbers are NaN and truth values False.
+    """
     return zarr.create_array(
         zarr.storage.LocalStore(path),
         name=name,
         shape=shape,
         chunks=tuple(max(c, 1) for c in chunks),
         dtype=dtype,
-        fill_value=fill,
+        # xarray reads the fill value of a float array as missing: were it 0, an influence of 0 would be lost.
+        fill_value=float("nan") if dtype.startswith("float") else 0,
         zarr_format=FORMAT,
         compressors=None,
         attributes={"_ARRAY_DIMENSIONS": list(dimensions)},

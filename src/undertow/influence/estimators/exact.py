@@ -1,10 +1,13 @@
 """Exact damped Gauss-Newton: what DataInf and LiSSA approximate."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from undertow.errors import ConfigError
+from undertow.gradients.matrices import DenseGradients, FactoredGradients, Gradients
 from undertow.influence import products
 from undertow.influence.block import GradientBlock
 from undertow.influence.estimators.damping import damping
@@ -25,14 +28,14 @@ def exact(block: GradientBlock) -> Float[Tensor, "q n"]:
     """
     n, d, ridge = block.count, block.size, damping(block)
     if ridge == 0:
-        return torch.zeros_like(block.inner)
+        return torch.zeros(block.queries.samples, n, dtype=block.samples.dtype)
     if min(n, d) > LIMIT:
         raise ConfigError(
             f"The exact estimator solves a system of {min(n, d):,} unknowns for a module of {d:,} parameters and "
             f"{n:,} samples; at most {LIMIT:,} are accepted. Use datainf or lissa there, or fewer samples."
         )
     found = _by_parameters(block, ridge) if d <= n else _by_samples(block, ridge)
-    return found.to(block.inner.dtype)
+    return found.to(block.samples.dtype)
 
 
 def _by_parameters(block: GradientBlock, ridge: float) -> Tensor:
@@ -44,8 +47,17 @@ def _by_parameters(block: GradientBlock, ridge: float) -> Tensor:
 
 
 def _by_samples(block: GradientBlock, ridge: float) -> Tensor:
-    gram = products.gram(block.samples).double()
-    inner = block.inner.double()
+    # 1 / lambda would blow up the rounding of products in float32.
+    queries, samples = _double(block.queries), _double(block.samples)
+    inner, gram = products.inner(queries, samples), products.gram(samples)
     system = gram + block.count * ridge * torch.eye(block.count, dtype=torch.float64)
     solved: Tensor = torch.linalg.solve(system, gram)
     return (inner - inner @ solved) / ridge
+
+
+def _double(gradients: Gradients) -> Gradients:
+    if isinstance(gradients, FactoredGradients):
+        return replace(gradients, inputs=gradients.inputs.double(), deltas=gradients.deltas.double())
+    if isinstance(gradients, DenseGradients):
+        return DenseGradients(gradients.values.double())
+    return replace(gradients, values=gradients.values.double())

@@ -19,7 +19,7 @@ def less(block: GradientBlock) -> Float[Tensor, "q n"]:
     m = beta1 m0 + (1 - beta1) g, u = beta2 u0 + (1 - beta2) g^2 from the optimiser's moments m0 and u0 after t
     steps, m^ = m / (1 - beta1^(t+1)), u^ = u / (1 - beta2^(t+1)). Xia et al. 2024, "LESS: Selecting Influential
     Data for Targeted Instruction Tuning", section 3, one checkpoint of their sum and without its projection.
-    A zero gradient or step gives 0.
+    A zero query or step gives 0.
 
     Raises:
         ConfigError: for a module whose optimiser state is not known.
@@ -29,12 +29,11 @@ def less(block: GradientBlock) -> Float[Tensor, "q n"]:
             "less needs the state of the Adam optimiser, and there is none for this module. It is kept when undertow "
             "fine-tunes itself (--finetune always), or by the CheckpointRecorder callback in a training of your own."
         )
-    queries = block.queries.rows(slice(0, block.queries.samples))
-    queries = torch.nn.functional.normalize(queries, dim=1, eps=torch.finfo(queries.dtype).tiny)
+    queries = _directions(block.queries.rows(slice(0, block.queries.samples)))
     parts = []
     for rows in slices(block.count, block.size, _NUMBERS):
         steps = adam_step(block.samples.rows(rows), block.moments)
-        parts.append(queries @ torch.nn.functional.normalize(steps, dim=1, eps=torch.finfo(steps.dtype).tiny).T)
+        parts.append(queries @ _directions(steps).T)
     return torch.cat(parts, dim=1)
 
 
@@ -45,3 +44,9 @@ def adam_step(gradients: Float[Tensor, "b d"], moments: Moments) -> Float[Tensor
     m = (first * moments.first.to(gradients) + (1 - first) * gradients) / (1 - first**t)
     u = (second * moments.second.to(gradients) + (1 - second) * gradients.square()) / (1 - second**t)
     return m / (u.sqrt() + moments.epsilon)
+
+
+def _directions(rows: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    directions: Tensor = rows / norms.where(norms > 0, 1)
+    return directions

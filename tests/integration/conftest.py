@@ -46,6 +46,9 @@ def place(tmp_path_factory) -> Place:
     tiny.write(tiny.rows(24, seed=3), path / "test.parquet")
     tiny.write(tiny.rows(48, seed=4, pairs=True), path / "pairs.jsonl")
     tiny.write(tiny.rows(24, seed=5, pairs=True), path / "pairs-validation.csv")
+    # Gradients of these take several batches, which processes share and an interruption falls between.
+    tiny.write(tiny.rows(160, seed=8, words=(20, 40)), path / "long.csv")
+    tiny.write(tiny.rows(160, seed=9, words=(20, 40)), path / "long-validation.csv")
     return Place(path)
 
 
@@ -58,6 +61,12 @@ def quick(place: Place) -> tuple[object, ...]:
     """A plain command that works, but for --out."""
     files = ("--train", place("train.csv"), "--validation", place("validation.jsonl"))
     return ("--model", place("bert"), *files, *QUICK)
+
+
+def long(place: Place, model: str) -> tuple[object, ...]:
+    """A command whose gradients take several batches."""
+    files = ("--train", place("long.csv"), "--validation", place("long-validation.csv"))
+    return ("--model", place(model), *files, *QUICK)
 
 
 @pytest.fixture(scope="session")

@@ -122,15 +122,25 @@ def save_neox(folder: Path) -> Path:
     return folder
 
 
-def rows(count: int, *, seed: int, classes: tuple[str, ...] = tuple(TELLING), pairs: bool = False) -> pd.DataFrame:
-    """Invented sentences; a telling word decides the label. ``id`` and ``note`` are the user's own columns."""
+def rows(
+    count: int,
+    *,
+    seed: int,
+    classes: tuple[str, ...] = tuple(TELLING),
+    pairs: bool = False,
+    words: tuple[int, int] = (3, 7),
+) -> pd.DataFrame:
+    """Invented sentences; a telling word decides the label. ``id`` and ``note`` are the user's own columns.
+
+    ``words`` says how many others there are, at least and at most; 160 rows of (20, 40) are several batches.
+    """
     draw = random.Random(seed)
     table = []
     for i in range(count):
         label = classes[i % len(classes)]
-        words = [*draw.choices(FILLING, k=draw.randint(3, 7)), draw.choice(TELLING[label])]
-        draw.shuffle(words)
-        row: dict[str, object] = {"id": 100 + i, "text": " ".join(words), "label": label, "note": f"n{seed}-{i}"}
+        text = [*draw.choices(FILLING, k=draw.randint(*words)), draw.choice(TELLING[label])]
+        draw.shuffle(text)
+        row: dict[str, object] = {"id": 100 + i, "text": " ".join(text), "label": label, "note": f"n{seed}-{i}"}
         if pairs:
             other = " ".join(draw.choices(FILLING, k=4))
             row = {"id": 100 + i, "premise": row["text"], "hypothesis": other, "label": label}

@@ -67,7 +67,7 @@ def print_plan(plan: "Plan", keep: str, console: Console) -> None:
     console.print("Next: the same options with undertow audit and --out RUN.", highlight=False)
 
 
-def size(count: float) -> str:
+def size(count: int | float) -> str:
     """Bytes in a readable unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
@@ -76,7 +76,7 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """Seconds as a person would say them."""
     if seconds == 0:
         return "none"

@@ -104,7 +104,7 @@ def plan(
     test: Source | None = None,
     tokenizer: Any = None,
     settings: AuditSettings,
-    probe: float = PROBE,
+    probe: float | None = None,
     reporter: Reporter | None = None,
 ) -> Plan:
     """Load model and data as `audit` would, try the model for ``probe`` seconds, and say what an audit would take.
@@ -122,7 +122,7 @@ def plan(
     inputs = load_inputs(**sources, settings=settings, model_classes=described.classes)
     candidate = load_candidate(described, tokenizer, inputs.train.classes, settings)
     network = candidate.model if candidate.model is not None else candidate.start.make()
-    return _plan(network.to(device_of(settings)), candidate, inputs, probe, show)
+    return _plan(network.to(device_of(settings)), candidate, inputs, PROBE if probe is None else probe, show)
 
 
 def _plan(model: nn.Module, candidate: Candidate, inputs: Inputs, probe: float, show: Reporter) -> Plan:

@@ -22,6 +22,7 @@ from undertow.pipeline.detections import detection_curves, detections, group_det
 from undertow.pipeline.harm import harm_table
 from undertow.pipeline.influence import Places, influence_step
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
+from undertow.pipeline.kept import check_gradients_folder
 from undertow.pipeline.model import DYNAMICS, Candidate, ModelLike, describe_model, load_candidate, train_candidate
 from undertow.pipeline.ranks import Ranks, current_ranks
 from undertow.pipeline.results import ArmResult, Results
@@ -160,6 +161,8 @@ def _audit(
         show.say(f"The run in {run.path} is finished; nothing is computed again.")
         me.wait()
         return _finished(run, inputs)
+    if settings.gradients:
+        check_gradients_folder(Path(settings.gradients), run.path)
     candidate = load_candidate(described, tokenizer, inputs.train.classes, settings)
     if run.manifest["stages"]:
         show.say(f"Going on with the run in {run.path}; done before: {', '.join(run.manifest['stages'])}.")

@@ -90,9 +90,8 @@ def main() -> None:
             parts = influence_stage(model, modules, samples, queries, pad_id)
         rows.append((plain.seconds, *parts.values(), stage.seconds / plain.seconds))
         memory.append((stage.peak_memory_mb - plain.peak_memory_mb) / 1e3)
-        print(
-            f"repeat {repeat + 1}: plain {plain.seconds:.1f} s, influence {stage.seconds:.1f} s, ratio {rows[-1][-1]:.2f}"
-        )
+        told = f"plain {plain.seconds:.1f} s, influence {stage.seconds:.1f} s, ratio {rows[-1][-1]:.2f}"
+        print(f"repeat {repeat + 1}: {told}", flush=True)
     names = (
         "plain forward + backward, s",
         "gradients, s",

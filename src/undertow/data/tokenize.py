@@ -38,6 +38,17 @@ class Encoded:
         """The number of rows."""
         return len(self.input_ids)
 
+    def select(self, positions: Int[np.ndarray, " m"]) -> "Encoded":
+        """The rows at these positions, in this order; how many of them were cut is not known and counts as 0."""
+        types = self.token_type_ids
+        return Encoded(
+            [self.input_ids[p] for p in positions],
+            None if types is None else [types[p] for p in positions],
+            self.labels[positions],
+            self.lengths[positions],
+            0,
+        )
+
 
 def encode(samples: Samples, tokenizer: "transformers.PreTrainedTokenizerBase", max_length: int) -> Encoded:
     """Tokenizes all rows, cutting those longer than ``max_length`` tokens.

@@ -169,7 +169,7 @@ def _probe(
     done, spent, start = 0, 0.0, 0
     while spent < seconds and start < len(order):
         # The first batch warms up and is not counted.
-        some = _chosen(samples, order[start : start + rows])
+        some = samples.select(order[start : start + rows])
         store = GradientStore(layouts, some, dtype=kept_dtype(settings))
         begun = time.perf_counter()
         collect_gradients(model, modules, some, store, pad_id=pad_id, autocast=precision)
@@ -178,17 +178,6 @@ def _probe(
             done += int(some.lengths.sum())
         start += rows
     return done / spent
-
-
-def _chosen(encoded: Encoded, positions: np.ndarray) -> Encoded:
-    types = encoded.token_type_ids
-    return Encoded(
-        [encoded.input_ids[p] for p in positions],
-        None if types is None else [types[p] for p in positions],
-        encoded.labels[positions],
-        encoded.lengths[positions],
-        0,
-    )
 
 
 def _training(candidate: Candidate, inputs: Inputs) -> float:

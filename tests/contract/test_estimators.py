@@ -20,8 +20,8 @@ from . import reference
 from .problems import FORMS, Problem, Side, Sizes, by_hand, layer_problem, problems, random_problem
 
 each_estimator = pytest.mark.parametrize("name", sorted(ESTIMATORS))
-thorough = settings(max_examples=30, deadline=None)
-quick = settings(max_examples=10, deadline=None)
+thorough = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=8, deadline=None)
 
 # Of words: k largest has no meaning where gradients are not held by token.
 BY_TOKEN = {"tracin-we-k", "tracin-we-k-pair"}
@@ -186,13 +186,13 @@ def test_samples_do_not_see_each_other(name: str, problem: Problem):
 
 
 @each_estimator
-@pytest.mark.parametrize("numbers", [1, 41, 10**6])
+@pytest.mark.parametrize("numbers", [1, 41])
 def test_queries_in_chunks(name: str, numbers: int):
     problem = random_problem(7, 20, 12)
     for form in FORMS if name in ANY_FORM else ["sparse"]:
         block = problem.block(form)
         chunks = block.query_chunks(numbers)
-        assert [c.stop - c.start for c in chunks] == {1: [1] * 7, 41: [2, 2, 2, 1], 10**6: [7]}[numbers]
+        assert [c.stop - c.start for c in chunks] == {1: [1] * 7, 41: [2, 2, 2, 1]}[numbers]
         parts = torch.cat([ESTIMATORS[name](block.of_queries(c)) for c in chunks])
         assert_close(parts, influence(name, problem, form), 1e-12)
 

@@ -81,3 +81,21 @@ def plain(place, tmp_path_factory) -> Run:
     """Nothing but the defaults, on a decoder without pad token and pairs of texts."""
     files = ("--train", place("pairs.jsonl"), "--validation", place("pairs-validation.csv"))
     return run(tmp_path_factory.mktemp("runs") / "plain", "--model", place("llama"), *files, *QUICK)
+
+
+@pytest.fixture
+def refused_early(place, tmp_path):
+    """Run a command that must fail before anything is trained or computed."""
+
+    def refuse(*more, model=None):
+        command = [*quick(place), *more, "--out", tmp_path / "run"]
+        command[1] = model or command[1]
+        outcome = undertow("audit", *command)
+        assert outcome.code == 2, outcome.err
+        assert outcome.out == ""
+        assert "gradients of" not in outcome.err
+        assert "fine-tuning" not in outcome.err
+        assert not (tmp_path / "run").exists()
+        return outcome.complaint
+
+    return refuse

@@ -1,6 +1,7 @@
 """The same job from Python, with objects in memory: in one call, and step by step."""
 
 import copy
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from transformers import BertForSequenceClassification
 
 import undertow
 from undertow.errors import ConfigError, ModelError, RunFolderError
+from undertow.gradients.store import GradientStore
 from undertow.models.loading import weights_fingerprint
 from undertow.models.quiet import quiet_loading
 from undertow.pipeline.influence import Places
@@ -189,6 +191,33 @@ def test_a_tokenizer_of_another_model_is_refused(frames):
     small = BertForSequenceClassification(tiny.bert_config(num_labels=3, vocab_size=8))
     with pytest.raises(ModelError, match=r"token ids up to 26, the model knows 8 tokens"):
         undertow.audit(small, *frames, tokenizer=tiny.tokenizer(), progress=False)
+
+
+def test_gradients_that_memory_has_no_room_for(frames, tmp_path, monkeypatch):
+    """They go to files that are gone afterwards, and nothing changes by it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    given = {"tokenizer": tiny.tokenizer(), "progress": False, "finetune": "never"}
+    seen = []
+    whole = GradientStore.__init__
+
+    def opened(store, *arguments, **named):
+        whole(store, *arguments, **named)
+        seen.append(store.folder)
+
+    monkeypatch.setattr(GradientStore, "__init__", opened)
+    spilled = undertow.audit(classifier(CLASSES).eval(), *frames, memory=1e-6, **given)
+    assert len(seen) == 2
+    assert all("scratch" in folder.parts for folder in seen)
+    assert list(tmp_path.iterdir()) == []
+    roomy = undertow.audit(classifier(CLASSES).eval(), *frames, **given)
+    assert seen[2:] == [None, None]
+    pd.testing.assert_frame_equal(spilled.harm, roomy.harm, check_exact=True)
+    assert np.array_equal(spilled.influence["influence"].values, roomy.influence["influence"].values)
+
+    samples = [undertow.load_samples(frame) for frame in frames]
+    settings = undertow.AuditSettings(memory=1e-6)
+    with pytest.raises(ConfigError, match="no folder was given to keep them in"):
+        undertow.influence_step(classifier(CLASSES), tiny.tokenizer(), *samples, settings)
 
 
 def test_each_step_alone(frames, tmp_path):

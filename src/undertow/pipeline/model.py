@@ -26,7 +26,7 @@ from undertow.models.loading import (
 from undertow.models.modules import tracked_modules
 from undertow.pipeline.coverage import check_defined
 from undertow.pipeline.inputs import Inputs
-from undertow.pipeline.recorded import recorded_training
+from undertow.pipeline.recorded import check_record
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import Start, adapt, fine_tune_step, start_from, start_in_memory
@@ -109,8 +109,8 @@ def load_candidate(
     modules = tracked_modules(model, settings.track)
     select_modules([t.key for t in modules], settings.layers)
     check_defined(modules, settings)
-    if follows_training(settings) and (settings.recorded or not train_here):
-        recorded_training(settings, Path(settings.recorded) if settings.recorded else None)
+    if follows_training(settings) and not train_here:
+        check_record(model, settings, Path(settings.recorded) if settings.recorded else None)
     return Candidate(described.name, None if train_here else model, start, train_here, allowed, fingerprint, notes)
 
 

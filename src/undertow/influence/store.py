@@ -67,7 +67,9 @@ class InfluenceWriter:
         self._path = path
         shape = tuple(frame.sizes[d] for d in DIMENSIONS)
         if path is None:
-            self._values: np.ndarray | zarr.Array = np.full(shape, np.nan, dtype=np.float32)
+            # Not filled: touching memory twice takes as long as many an estimator.
+            self._values: np.ndarray | zarr.Array = np.empty(shape, dtype=np.float32)
+            self._touched = np.zeros(shape[:3], dtype=bool)
             self._whole: np.ndarray | zarr.Array = np.zeros(shape[1], dtype=bool)
             return
         if resume and (path / "whole" / ".zarray").is_file():
@@ -89,6 +91,8 @@ class InfluenceWriter:
     def write(self, estimator: int, module: int, queries: slice, block: np.ndarray) -> None:
         """Store the influence [query, sample] of some queries, for one estimator on one module."""
         self._values[estimator, module, queries] = block
+        if self._path is None:
+            self._touched[estimator, module, queries] = True
 
     def complete(self, module: int) -> None:
         """Take note that all of a module was written."""
@@ -97,6 +101,7 @@ class InfluenceWriter:
     def finish(self, variables: xr.Dataset) -> xr.Dataset:
         """Add per-query and per-sample variables and return the whole dataset."""
         if self._path is None:
+            self._values[~self._touched] = np.nan
             return self._frame.assign(influence=(DIMENSIONS, self._values)).assign(variables.data_vars)
         # With the frame's coordinates and attributes once more: appending replaces what the group says of them.
         whole = variables.assign_coords(self._frame.coords).assign_attrs(self._frame.attrs)

@@ -117,6 +117,7 @@ def collect_gradients(
                 continue
             advance(len(positions))
     _check_finite(store.loss[store.done.bool()].numpy(), np.flatnonzero(store.done.numpy()))
+    _check_gradients(store)
 
 
 def predictions(store: GradientStore) -> Predictions:
@@ -177,8 +178,23 @@ def _sample_losses(logits: Tensor, labels: Tensor) -> Tensor:
 def _check_finite(loss: Float[np.ndarray, " n"], positions: Int[np.ndarray, " n"]) -> None:
     bad = positions[~np.isfinite(loss)]
     if len(bad):
-        shown = ", ".join(map(str, bad[:10])) + (", …" if len(bad) > 10 else "")
         raise TrainingError(
-            f"The loss of {len(bad)} of {len(loss)} samples is not finite (positions {shown}). The model has "
+            f"The loss of {len(bad)} of {len(loss)} samples is not finite (positions {_shown(bad)}). The model has "
             "diverged, or these texts break it: lower --learning-rate, or look at these rows first."
         )
+
+
+def _check_gradients(store: GradientStore) -> None:
+    bad = np.flatnonzero(store.done.numpy() == 2)
+    if len(bad):
+        narrow = store.dtype == torch.float16
+        advice = "float16 overflows above 65,504: keep gradients in bfloat16 or float32. " if narrow else ""
+        raise TrainingError(
+            f"Gradients of {len(bad)} of {store.finished_before} samples are not finite (positions {_shown(bad)}), "
+            f"though their loss is. {advice}The model may have diverged: lower --learning-rate, or look at these rows "
+            "first."
+        )
+
+
+def _shown(positions: Int[np.ndarray, " n"]) -> str:
+    return ", ".join(map(str, positions[:10])) + (", …" if len(positions) > 10 else "")

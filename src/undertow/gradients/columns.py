@@ -48,8 +48,8 @@ class Column(Protocol):
     def receive(self, batch: Batch, x: Tensor | None, delta: Tensor) -> None:
         """Take the factors of one run of the module."""
 
-    def commit(self, batch: Batch) -> None:
-        """Write what was received of a batch."""
+    def commit(self, batch: Batch) -> Tensor:
+        """Write what was received of a batch; says which of its samples are finite as they are kept, [b]."""
 
     def discard(self) -> None:
         """Forget what was received of a batch that was not completed."""
@@ -81,13 +81,15 @@ class DenseColumn:
         gradient = self._gradient(x, delta)
         self._pending = gradient if self._pending is None else self._pending + gradient
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: Batch) -> Tensor:
         """Write the rows of a batch; a module that was not reached has gradient zero."""
         rows: Tensor = torch.zeros(len(batch.positions), self.layout.size)
         if self._pending is not None:
             rows = self._pending
         self._pending = None
-        self.values.index_copy_(0, batch.positions, rows.to(device="cpu", dtype=self.dtype))
+        kept = rows.to(device="cpu", dtype=self.dtype)
+        self.values.index_copy_(0, batch.positions, kept)
+        return _finite(kept)
 
     def discard(self) -> None:
         """Forget what was received."""
@@ -146,15 +148,19 @@ class FactoredColumn:
             x, delta = x[batch.mask], delta[batch.mask]
         self._pending.append((x.reshape(len(x), -1), delta.reshape(len(delta), -1)))
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: Batch) -> Tensor:
         """Write the units of a batch: of each sample, those of its first run, of its second, …"""
+        finite = torch.ones(len(batch.positions), dtype=torch.bool)
         units = torch.ones_like(batch.positions) if self.layout.pooled else self.lengths[batch.positions]
         for run, (x, delta) in enumerate(self._pending):
             first = self.starts[batch.positions] + run * units
-            places = _ranges(first, units)
-            self.inputs.index_copy_(0, places, x.to(device="cpu", dtype=self.dtype))
-            self.deltas.index_copy_(0, places, delta.to(device="cpu", dtype=self.dtype))
+            places, owners = _ranges(first, units), torch.repeat_interleave(torch.arange(len(units)), units)
+            for array, values in ((self.inputs, x), (self.deltas, delta)):
+                kept = values.to(device="cpu", dtype=self.dtype)
+                array.index_copy_(0, places, kept)
+                finite[owners[~_finite(kept)]] = False
         self._pending = []
+        return finite
 
     def discard(self) -> None:
         """Forget what was received."""
@@ -185,18 +191,23 @@ class SparseColumn:
         found = delta[batch.mask].to(wide)
         self._pending = found if self._pending is None else self._pending + found
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: Batch) -> Tensor:
         """Add the occurrences of each token of each sample and write the rows."""
+        finite = torch.ones(len(batch.positions), dtype=torch.bool)
         found, self._pending = self._pending, None
         if found is None:
-            return
+            return finite
         words = self.words
-        occurrences = words.rows[_ranges(words.offsets[batch.positions], words.offsets.diff()[batch.positions])]
+        lengths = words.offsets.diff()[batch.positions]
+        occurrences = words.rows[_ranges(words.offsets[batch.positions], lengths)]
         kept = occurrences >= 0
         rows, places = torch.unique(occurrences[kept], return_inverse=True)
         total = torch.zeros(len(rows), self.layout.outputs, dtype=found.dtype)
         total.index_add_(0, places, found.cpu()[kept])
         self.values.index_copy_(0, rows, total.to(self.dtype))
+        owners = torch.repeat_interleave(torch.arange(len(lengths)), lengths)[kept]
+        finite[owners[~_finite(total.to(self.dtype))[places]]] = False
+        return finite
 
     def discard(self) -> None:
         """Forget what was received."""
@@ -267,3 +278,10 @@ def _ranges(first: Int[Tensor, " m"], counts: Int[Tensor, " m"]) -> Int[Tensor, 
     """first[0], first[0] + 1, …, for counts[0] numbers, then those of first[1], and so on."""
     shift = first - torch.cat([counts.new_zeros(1), counts.cumsum(0)[:-1]])
     return torch.repeat_interleave(shift, counts) + torch.arange(int(counts.sum()))
+
+
+def _finite(rows: Tensor) -> Tensor:
+    """Which rows [b, d] hold no NaN or infinity, [b]."""
+    # A sum that is finite has finite terms, and costs a tenth; one that overflows is looked at term by term.
+    finite = rows.sum(1).isfinite()
+    return finite if bool(finite.all()) else rows.isfinite().all(1)

@@ -7,6 +7,7 @@ first tracked module, so nothing in front of it is passed at all.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ def capture(model: nn.Module, modules: Sequence[TrackedModule], receive: Receive
     twice in one forward pass is received twice.
     """
     required = [(p, p.requires_grad) for p in model.parameters()]
-    handles = [t.module.register_forward_hook(_hook(i, t, receive)) for i, t in enumerate(modules)]
+    handles = [t.module.register_forward_hook(partial(_forward_hook, i, t, receive)) for i, t in enumerate(modules)]
     try:
         model.requires_grad_(False)
         yield
@@ -56,20 +57,24 @@ def capture(model: nn.Module, modules: Sequence[TrackedModule], receive: Receive
             parameter.requires_grad_(requires)
 
 
-def _hook(position: int, tracked: TrackedModule, receive: Receiver) -> Callable[..., Tensor]:
-    def forward_hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-        x: Tensor | None = None
-        scale = 1.0
-        if tracked.operation == "linear":
-            x = arguments[0].detach()
-        elif tracked.operation == "norm":
-            x = normalised_input(module, arguments[0].detach())
-        else:
-            scale = embedding_scale(module)
-        output = output if output.requires_grad else output.detach().requires_grad_(True)
-        output.register_hook(  # type: ignore[no-untyped-call]
-            lambda delta: receive(position, x, delta if scale == 1.0 else delta * scale)
-        )
-        return output
-
-    return forward_hook
+def _forward_hook(
+    position: int,
+    tracked: TrackedModule,
+    receive: Receiver,
+    module: nn.Module,
+    arguments: tuple[Any, ...],
+    output: Tensor,
+) -> Tensor:
+    x: Tensor | None = None
+    scale = 1.0
+    if tracked.operation == "linear":
+        x = arguments[0].detach()
+    elif tracked.operation == "norm":
+        x = normalised_input(module, arguments[0].detach())
+    else:
+        scale = embedding_scale(module)
+    output = output if output.requires_grad else output.detach().requires_grad_(True)
+    output.register_hook(  # type: ignore[no-untyped-call]
+        lambda delta: receive(position, x, delta if scale == 1.0 else delta * scale)
+    )
+    return output

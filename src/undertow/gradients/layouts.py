@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -71,10 +72,10 @@ class Layout:
     def floats(self, units: float, distinct: float) -> float:
         """Numbers held a sample, given its tokens and its distinct tokens."""
         if self.form == "dense":
-            return self.size
+            return float(self.size)
         if self.form == "sparse":
             return distinct * self.outputs
-        return (1 if self.pooled else units) * self.runs * (self.inputs + self.outputs)
+        return (1.0 if self.pooled else units) * self.runs * (self.inputs + self.outputs)
 
 
 def plan_layouts(
@@ -148,22 +149,19 @@ class _Seen:
     units: tuple[int, ...]
 
 
+def _note(shapes: list[tuple[int, int]], _: nn.Module, arguments: tuple[Any, ...], __: Any) -> None:
+    shape = tuple(arguments[0].shape)
+    shapes.append((shape[0], math.prod(shape[1:-1])))
+
+
 def _probe(model: nn.Module, modules: Sequence[TrackedModule], encoded: Encoded, pad_id: int) -> list[_Seen]:
     shapes: list[list[tuple[int, int]]] = [[] for _ in modules]
-
-    def note(position: int) -> Any:
-        def hook(_: nn.Module, arguments: tuple[Any, ...], __: Any) -> None:
-            shape = tuple(arguments[0].shape)
-            shapes[position].append((shape[0], math.prod(shape[1:-1])))
-
-        return hook
-
     rows = np.argsort(-encoded.lengths, kind="stable")[:2]  # the longest: one token would look like a pooled input
     if len(rows) == 1:
         rows = np.repeat(rows, 2)  # two samples tell a shared input from one of their own
     device = next(model.parameters()).device
     batch = {name: torch.from_numpy(a).to(device) for name, a in pad_batch(encoded, rows, pad_id).items()}
-    handles = [t.module.register_forward_hook(note(i)) for i, t in enumerate(modules)]
+    handles = [t.module.register_forward_hook(partial(_note, s)) for t, s in zip(modules, shapes, strict=True)]
     modes = [(m, m.training) for m in model.modules()]
     try:
         model.eval()

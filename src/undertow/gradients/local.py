@@ -1,8 +1,5 @@
 """What a module's parameters receive from each sample of a batch, given its input and its output's gradient."""
 
-import copy
-from collections import OrderedDict
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -40,21 +37,28 @@ def norm_gradient(
 def normalised_input(module: nn.Module, inputs: Tensor) -> Tensor:
     """What a norm multiplies its scale with.
 
-    Every norm is affine in its scale, so this is its output at scale one minus its output at scale zero,
-    whether it computes x^ scale or x^ (1 + scale), whatever its epsilon.
+    Every norm is affine in its scale, so this is its output at scale one minus its output at scale zero (and no
+    bias, which would only cost digits), whether it computes x^ scale or x^ (1 + scale), whatever its epsilon.
     """
-    # A copy without hooks that shares the parameters' shapes and nothing else.
-    bare = copy.copy(module)
-    bare._forward_hooks, bare._forward_pre_hooks = OrderedDict(), OrderedDict()
-    scale: Tensor = module.weight  # type: ignore[assignment]
+    held = module._parameters
+    blank = {name: None if p is None else _filled(p, 0.0) for name, p in held.items()}
     outputs = []
-    with torch.no_grad():
-        for value in (torch.ones_like(scale), torch.zeros_like(scale)):
-            bare._parameters = {**module._parameters, "weight": nn.Parameter(value, requires_grad=False)}
-            outputs.append(bare(inputs))
+    try:
+        with torch.no_grad():
+            for value in (1.0, 0.0):
+                module._parameters = {**blank, "weight": _filled(held["weight"], value)}
+                # Not through a call, which runs hooks; and not on a copy, whose forward may be bound to the module.
+                outputs.append(module.forward(inputs))
+    finally:
+        module._parameters = held
     one, zero = outputs
     difference: Tensor = one - zero
     return difference
+
+
+def _filled(parameter: Tensor | None, value: float) -> nn.Parameter:
+    assert parameter is not None
+    return nn.Parameter(torch.full_like(parameter, value), requires_grad=False)
 
 
 def batched(values: Float[Tensor, "batch *time features"]) -> Float[Tensor, "batch units features"]:

@@ -128,7 +128,7 @@ class FactoredGradients:
             weight = product[:, : self.inputs.shape[1]]
             parts = [(weight.T if self.transposed else weight).reshape(-1)]
             rows.append(torch.cat([*parts, product[:, -1]]) if self.bias else parts[0])
-        return torch.stack(rows)
+        return torch.stack(rows) if rows else torch.zeros(0, self.size, dtype=self.dtype)
 
     def outputs(self, which: slice, columns: slice) -> Float[Tensor, "b d"]:
         """Dense gradients of some samples for some output features, [b, outputs * (in + bias)]."""
@@ -139,7 +139,8 @@ class FactoredGradients:
         for i in range(which.start, which.stop):
             x, delta = self.units(slice(i, i + 1))
             rows.append((delta[:, columns].T @ x).reshape(-1))
-        return torch.stack(rows)
+        features = len(range(*columns.indices(self.deltas.shape[1]))) * (self.inputs.shape[1] + self.bias)
+        return torch.stack(rows) if rows else torch.zeros(0, features, dtype=self.dtype)
 
     def select(self, which: slice) -> "FactoredGradients":
         """The gradients of some samples."""
@@ -259,7 +260,7 @@ Gradients: TypeAlias = DenseGradients | FactoredGradients | SparseGradients
 _BLOCK = 64_000_000
 
 
-def slices(count: int, width: float, numbers: float = _BLOCK) -> list[slice]:
+def slices(count: int, width: int | float, numbers: int | float = _BLOCK) -> list[slice]:
     """Cut ``count`` rows of ``width`` numbers into blocks of at most ``numbers``, one row at least."""
     step = max(1, int(numbers / max(width, 1)))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)] or [slice(0, 0)]

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
-import shutil
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from undertow.gradients.matrices import Gradients
 from undertow.models.keys import ModuleKey
 
 MANIFEST = "manifest.json"
+# All that a store writes; nothing else is ever removed.
+_OWN = re.compile(r"manifest\.json|done|loss|probabilities|\d{4,}\.(dense|inputs|deltas|rows)")
 
 
 class GradientStore:
@@ -49,7 +52,8 @@ class GradientStore:
             is emptied. None never reuses.
 
     Raises:
-        ConfigError: when the gradients do not fit into the budget and there is no folder.
+        ConfigError: when the gradients do not fit into the budget and there is no folder, or the folder holds files
+            of others.
     """
 
     def __init__(
@@ -77,13 +81,13 @@ class GradientStore:
                 )
         else:
             _prepare(folder, None if identity is None else _described(identity, layouts, encoded, dtype))
-        self.done = self._allocate("done")("", (self.samples,), torch.uint8)
-        self.loss = self._allocate("loss")("", (self.samples,), torch.float64)
+        self.done = self._allocate("done", "", (self.samples,), torch.uint8)
+        self.loss = self._allocate("loss", "", (self.samples,), torch.float64)
         self._probabilities: Tensor | None = None
         self._columns = _columns(layouts, encoded, dtype, self._allocate)
         if folder is not None and self.finished_before:
             classes = (folder / "probabilities").stat().st_size // (8 * self.samples)
-            self._probabilities = self._allocate("probabilities")("", (self.samples, classes), torch.float64)
+            self._probabilities = self._allocate("probabilities", "", (self.samples, classes), torch.float64)
 
     @property
     def keys(self) -> tuple[ModuleKey, ...]:
@@ -93,7 +97,7 @@ class GradientStore:
     @property
     def finished_before(self) -> int:
         """Samples whose gradients are written."""
-        return int(self.done.sum())
+        return int(self.done.count_nonzero())
 
     @property
     def probabilities(self) -> Tensor:
@@ -107,15 +111,14 @@ class GradientStore:
         self._columns[module].receive(batch, x, delta)
 
     def commit(self, batch: Batch, loss: Tensor, probabilities: Tensor) -> None:
-        """Write a batch, and then mark its samples as done."""
-        for column in self._columns:
-            column.commit(batch)
+        """Write a batch, and then mark its samples as done: with 1, or 2 where a gradient is not finite."""
+        finite = torch.stack([column.commit(batch) for column in self._columns]).all(0)
         if self._probabilities is None:
             shape = (self.samples, probabilities.shape[1])
-            self._probabilities = self._allocate("probabilities")("", shape, torch.float64)
+            self._probabilities = self._allocate("probabilities", "", shape, torch.float64)
         self.loss[batch.positions] = loss
         self._probabilities[batch.positions] = probabilities
-        self.done[batch.positions] = 1
+        self.done[batch.positions] = torch.where(finite, 1, 2).to(torch.uint8)
 
     def discard(self) -> None:
         """Forget what was received of a batch that was not completed."""
@@ -129,15 +132,12 @@ class GradientStore:
     def __len__(self) -> int:
         return len(self.layouts)
 
-    def _allocate(self, name: str) -> Allocate:
-        def allocate(part: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-            if self.folder is None or math.prod(shape) == 0:
-                return torch.zeros(shape, dtype=dtype)
-            file = str(self.folder / f"{name}{'.' if part else ''}{part}")
-            # A file that is made here is zero; one that was there keeps its values.
-            return torch.from_file(file, shared=True, size=math.prod(shape), dtype=dtype).view(shape)
-
-        return allocate
+    def _allocate(self, name: str, part: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if self.folder is None or math.prod(shape) == 0:
+            return torch.zeros(shape, dtype=dtype)
+        file = str(self.folder / f"{name}{'.' if part else ''}{part}")
+        # A file that is made here is zero; one that was there keeps its values.
+        return torch.from_file(file, shared=True, size=math.prod(shape), dtype=dtype).view(shape)
 
 
 def stored_bytes(layouts: Sequence[Layout], encoded: Encoded, dtype: torch.dtype) -> int:
@@ -148,12 +148,14 @@ def stored_bytes(layouts: Sequence[Layout], encoded: Encoded, dtype: torch.dtype
     return round(sum(layout.floats(units / n, distinct / n) for layout in layouts) * n * dtype.itemsize)
 
 
-def _columns(layouts: Sequence[Layout], encoded: Encoded, dtype: torch.dtype, allocate: Any) -> list[Column]:
+def _columns(
+    layouts: Sequence[Layout], encoded: Encoded, dtype: torch.dtype, allocate: Callable[..., Tensor]
+) -> list[Column]:
     lengths = torch.from_numpy(np.asarray(encoded.lengths, dtype=np.int64))
     columns: list[Column] = []
     words: dict[tuple[int, int | None], Words] = {}
     for i, layout in enumerate(layouts):
-        place = allocate(f"{i:04d}")
+        place: Allocate = partial(allocate, f"{i:04d}")
         if layout.form == "dense":
             columns.append(DenseColumn(layout, len(encoded), dtype, place))
         elif layout.form == "factored":
@@ -185,22 +187,33 @@ def _described(
 
 
 def _prepare(folder: Path, wanted: dict[str, Any] | None) -> None:
-    """Empty the folder unless it holds what is wanted."""
-    manifest = folder / MANIFEST
-    try:
-        held = json.loads(manifest.read_text()) if manifest.is_file() else None
-    except ValueError:
-        held = None
+    """Empty the folder unless it holds what is wanted; refuse one that holds anything of others."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file, and gradients are kept in a folder. Give a new or empty folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest, temporary = folder / MANIFEST, folder / f"{MANIFEST}.tmp"
+    temporary.unlink(missing_ok=True)
+    held = _held(manifest)
     if wanted is not None and held == wanted:
         return
-    foreign = folder.is_dir() and any(item.name != f"{MANIFEST}.tmp" for item in folder.iterdir())
-    if foreign and not manifest.is_file():
+    found = list(folder.iterdir())
+    ours = held is None or (isinstance(held, dict) and "layouts" in held)
+    if found and not (ours and all(_OWN.fullmatch(item.name) for item in found)):
         raise ConfigError(
             f"{folder} holds files that are not a gradient cache, and nothing in it is touched. Give a new or empty "
             "folder."
         )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{MANIFEST}.tmp"
+    # The marks go first and the manifest stays: cut short here, what is left is a cache with nothing done.
+    for item in sorted(found, key=lambda item: item.name != "done"):
+        if item != manifest:
+            item.unlink()
     temporary.write_text(json.dumps(wanted))
     temporary.replace(manifest)
+
+
+def _held(manifest: Path) -> Any:
+    """What a manifest says; False where there is none that can be read."""
+    try:
+        return json.loads(manifest.read_text()) if manifest.is_file() else False
+    except ValueError:
+        return False

@@ -142,6 +142,11 @@ def _refuse_unsupported_adapters(model: nn.Module) -> None:
         kind = getattr(config.peft_type, "value", str(config.peft_type))
         if kind != "LORA":
             raise ModelError(f"The adapter is of type {kind}; only LORA is accepted. Fine-tune with LoRA instead.")
+        if getattr(config, "trainable_token_indices", None):
+            raise ModelError(
+                "The adapter trains the embeddings of some tokens only (trainable_token_indices), whose per-sample "
+                "gradients are not computed here. Train all of them with modules_to_save, or none."
+            )
         if getattr(config, "use_dora", False):
             raise ModelError(
                 "The adapter uses DoRA, whose per-sample gradients are not computed here. Fine-tune with "

@@ -4,6 +4,8 @@ import pytest
 from tiny_models import QUERY_VALUE, tiny_classifier
 from torch import nn
 from transformers import AutoModelForSequenceClassification, GPTNeoXConfig
+from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.pytorch_utils import Conv1D
 
 from undertow.errors import ModelError
 from undertow.models.architectures import (
@@ -11,6 +13,9 @@ from undertow.models.architectures import (
     default_lora_targets,
     head_parameter_names,
     is_head,
+    is_linear,
+    is_norm,
+    is_transposed,
     kind_and_projection,
     layer_index,
     linear_leaf_names,
@@ -93,10 +98,42 @@ def test_layer_index(path: str, index: int | None):
         ("model.layers.0.somewhere.odd", ("other", "odd")),
         ("classifier.out_proj", ("head", "out_proj")),
         ("score", ("head", "score")),
+        ("transformer.h.0.attn.c_attn", ("attention", "query_key_value")),
+        ("transformer.h.0.attn.c_proj", ("attention", "output")),
+        ("transformer.h.0.mlp.c_fc", ("mlp", "up")),
+        ("transformer.h.0.mlp.c_proj", ("mlp", "down")),
+        ("model.layers.0.self_attn.qkv_proj", ("attention", "query_key_value")),
+        ("model.layers.0.mlp.gate_up_proj", ("mlp", "gate_up")),
+        ("model.decoder.layers.0.self_attn.out_proj", ("attention", "output")),
+        ("model.decoder.layers.0.fc1", ("mlp", "up")),
+        ("bert.pooler.dense", ("head", "dense")),
+        ("lm_head", ("other", "lm_head")),
     ],
 )
 def test_kind_and_projection(path: str, meaning: tuple[str, str]):
     assert kind_and_projection(path) == meaning
+
+
+@pytest.mark.parametrize(
+    ("module", "linear", "transposed", "norm"),
+    [
+        (nn.Linear(3, 2), True, False, False),
+        (Conv1D(2, 3), True, True, False),
+        (nn.LayerNorm(3), False, False, True),
+        (nn.LayerNorm(3, bias=False), False, False, True),
+        (nn.RMSNorm(3), False, False, True),
+        (Gemma2RMSNorm(3), False, False, True),
+        (nn.LayerNorm((3, 2)), False, False, False),
+        (nn.RMSNorm(3, elementwise_affine=False), False, False, False),
+        (nn.Embedding(3, 2), False, False, False),
+        (nn.ModuleDict({"norm": nn.LayerNorm(3)}), False, False, False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_sorts_of_modules(module: nn.Module, linear: bool, transposed: bool, norm: bool):
+    assert is_linear(module) == linear
+    assert is_transposed(module) == transposed
+    assert is_norm(module) == norm
 
 
 def test_heads():
@@ -104,5 +141,6 @@ def test_heads():
     assert is_head("score")
     assert not is_head("model.layers.0.score")  # inside a layer
     assert not is_head("classifiers")
-    names = ["bert.pooler.dense.weight", "classifier.weight", "classifier.bias", "model.layers.1.score.weight"]
+    assert is_head("bert.pooler.dense")  # its first layer
+    names = ["model.embed_tokens.weight", "classifier.weight", "classifier.bias", "model.layers.1.score.weight"]
     assert head_parameter_names(names) == ["classifier.weight", "classifier.bias"]

@@ -1,7 +1,7 @@
 """Selecting modules by layer expressions."""
 
 import pytest
-from tiny_models import adapted_classifier
+from tiny_models import adapted_classifier, tiny_classifier
 
 from undertow.errors import ConfigError
 from undertow.models.groups import GROUPS, PROFILE_GROUPS, available_groups, check_layers, select_modules
@@ -20,6 +20,13 @@ def keys(layers: int, *, mlp: bool = False) -> list[ModuleKey]:
         if mlp:
             found.append(ModuleKey(f"layers.{layer}.gate.lora_A", layer, "gate", "lora_A", "mlp", 4))
     return [*found, ModuleKey("score", None, "score", "weight", "head", 8)]
+
+
+def with_frozen_parts(layers: int) -> list[ModuleKey]:
+    """The same with word embeddings in front, and a norm in each layer, neither of them trained."""
+    words = ModuleKey("embed", None, "embed", "weight", "embedding", 100, trained=False)
+    norms = [ModuleKey(f"layers.{i}.norm", i, "norm", "weight", "norm", 4, trained=False) for i in range(layers)]
+    return [words, *keys(layers), *norms]
 
 
 def layers_of(some: list[ModuleKey], expression: str) -> list[int | None]:
@@ -80,6 +87,71 @@ def test_module_name():
     assert select_modules(some, "score,layers.0.query.lora_A") == [0, 8]
 
 
+def test_what_fine_tuning_left_alone_is_named_on_its_own():
+    some = with_frozen_parts(8)
+    names = [k.name for k in some]
+    assert select_modules(some, "all") == [i for i, k in enumerate(some) if k.trained]
+    assert [names[i] for i in select_modules(some, "embedding")] == ["embed"]
+    assert [names[i] for i in select_modules(some, "norm")] == [f"layers.{i}.norm" for i in range(8)]
+    assert [names[i] for i in select_modules(some, "embedding,head")] == ["embed", "score"]
+    assert select_modules(some, "all,embedding,norm") == list(range(len(some)))
+    # Layers are layers, whatever stands in them.
+    assert {some[i].kind for i in select_modules(some, "3")} == {"attention", "norm"}
+    assert {some[i].kind for i in select_modules(some, "att1")} == {"attention"}
+
+
+def test_an_embedding_that_was_trained_counts():
+    some = [ModuleKey("embed", None, "embed", "weight", "embedding", 100), *keys(2)]
+    assert select_modules(some, "all") == list(range(len(some)))
+
+
+@pytest.mark.parametrize(
+    ("expression", "names"),
+    [
+        (r"re:\.1\.", [f"layers.1.{p}.{s}" for p in ("query", "value") for s in ("lora_A", "lora_B")]),
+        (r"re:^layers\.[02]\.value\.lora_A$", ["layers.0.value.lora_A", "layers.2.value.lora_A"]),
+        ("re:score", ["score"]),
+        ("re:^sc,0-0", [*(f"layers.0.{p}.{s}" for p in ("query", "value") for s in ("lora_A", "lora_B")), "score"]),
+        ("re:3-7|score", ["score"]),  # no range, whatever it looks like
+    ],
+)
+def test_regular_expressions(expression: str, names: list[str]):
+    some = keys(3)
+    check_layers(expression)
+    assert [some[i].name for i in select_modules(some, expression)] == names
+
+
+@pytest.mark.parametrize("expression", ["re:(", "head,re:layers\\.[0", "re:(a,b)"])
+def test_bad_regular_expressions(expression: str):
+    with pytest.raises(ConfigError, match=r"is not a regular expression: .*\. A comma separates groups\."):
+        check_layers(expression)
+    with pytest.raises(ConfigError, match="is not a regular expression"):
+        select_modules(keys(2), expression)
+
+
+def test_regular_expression_that_finds_nothing():
+    with pytest.raises(ConfigError, match=r"--layers re:nowhere selects none of the 9 tracked modules"):
+        select_modules(keys(2), "re:nowhere")
+
+
+def test_functions():
+    some = with_frozen_parts(2)
+    assert select_modules(some, lambda key: key.size > 4) == [0, 9]
+    assert select_modules(some, lambda key: True) == list(range(len(some)))
+    with pytest.raises(ConfigError, match="The function given for the layers selects none of the 12 tracked"):
+        select_modules(some, lambda key: key.layer == 7)
+
+
+@pytest.mark.parametrize("name", ["score", "classifier", "pre_classifier"])
+def test_heads_by_their_name(name: str):
+    # Without a dot, before any model is loaded; whether there is one is known afterwards.
+    check_layers(name)
+    some = [*keys(2)[:-1], ModuleKey(name, None, name, "weight", "head", 8)]
+    assert select_modules(some, name) == [8]
+    with pytest.raises(ConfigError, match=f"--layers {name} selects none"):
+        select_modules(keys(2)[:-1], name)
+
+
 def test_positions_ascend_and_do_not_repeat():
     some = keys(4)
     assert select_modules(some, "late,early,all,query") == list(range(len(some)))
@@ -111,7 +183,19 @@ def test_groups_of_a_real_model():
     some = [m.key for m in tracked_modules(adapted_classifier("llama", layers=4))]
     held = available_groups(some)
     assert tuple(held) == PROFILE_GROUPS
-    assert [len(positions) for positions in held.values()] == [4, 4, 4, 4, 1, 17]
+    assert [len(positions) for positions in held.values()] == [1, 4, 4, 4, 4, 1, 17]
+    assert [some[i].name for i in held["embedding"]] == ["model.embed_tokens"]
+    assert not set(held["embedding"]) & set(held["all"])
+
+
+def test_groups_of_a_model_without_an_adapter():
+    some = [m.key for m in tracked_modules(tiny_classifier("bert", layers=4))]
+    held = available_groups(some, [*PROFILE_GROUPS, "mlp", "norm", "early", "query", "lora_A"])
+    assert {group: len(positions) for group, positions in held.items()} == {
+        **{"embedding": 1, "att1": 4, "att2": 4, "att3": 4, "att4": 4, "head": 2, "all": 36},
+        **{"mlp": 8, "norm": 9, "early": 16, "query": 4},
+    }
+    assert len(some) == 36
 
 
 def test_groups_without_modules_are_left_out():
@@ -119,7 +203,7 @@ def test_groups_without_modules_are_left_out():
     assert set(available_groups(keys(0))) == {"head", "all"}
 
 
-@pytest.mark.parametrize("expression", [*GROUPS, "3", "0-7", "7-7", "a.module.name", "att1,0-3,head"])
+@pytest.mark.parametrize("expression", [*GROUPS, "3", "0-7", "7-7", "a.module.name", "att1,0-3,head", "re:[qv]_proj"])
 def test_forms_that_are_accepted(expression: str):
     check_layers(expression)
 

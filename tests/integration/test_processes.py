@@ -104,6 +104,28 @@ def test_bad_input_ends_all_with_one_message(place, tmp_path):
     assert time.monotonic() - started < LIMIT / 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "late"),
+    [(("--version",), 0, False), (("audit", "--cut", "3"), 2, True), (("audit", "--colour", "red"), 2, True)],
+)
+def test_all_but_the_first_speak_late_and_of_failures_alone(arguments, code, late, monkeypatch, capsys):
+    from undertow import __main__ as entry
+
+    waited = []
+    needed = ("--model", "m", "--train", "t", "--validation", "v", "--out", "r") if code else ()
+    monkeypatch.setattr(sys, "argv", ["undertow", *arguments, *needed])
+    monkeypatch.setattr(entry.time, "sleep", lambda seconds: waited.append((seconds, capsys.readouterr().err)))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as end:
+        entry.main()
+    assert (end.value.code or 0) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert waited == ([(entry.PATIENCE, "")] if late else [])
+    assert (arguments[1] in said.err) if late else said.err == ""
+
+
 # What processes say to each other, without any audit.
 
 

@@ -12,7 +12,7 @@ from undertow.gradients.store import GradientStore
 
 from .collecting import assert_same, collected, planned
 from .reference import reference_gradients
-from .test_store import Passes
+from .stored import Passes
 
 LENGTHS = (5, 2, 9, 5, 1, 12, 7)
 WORDS = "bert.embeddings.word_embeddings"

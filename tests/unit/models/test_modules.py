@@ -1,15 +1,11 @@
-"""Names and places of tracked modules, architecture by architecture, and what is refused."""
-
-import warnings
-from collections import OrderedDict
+"""Names and places of tracked modules, architecture by architecture."""
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, TaskType, get_peft_model
 from tiny_models import QUERY_VALUE, adapted_classifier, tiny_classifier, tiny_language_model, with_lora
 from torch import nn
 
-from undertow.errors import ConfigError, ModelError
+from undertow.errors import ConfigError
 from undertow.models.keys import ModuleKey
 from undertow.models.modules import tracked_modules
 from undertow.models.trackable import TRACKABLE
@@ -287,70 +283,6 @@ def test_the_output_side_of_tied_embeddings_is_a_linear_layer():
     keys = keys_of(tiny_language_model("llama"))
     assert (keys[0].name, keys[0].kind, keys[0].size) == ("model.embed_tokens", "embedding", 800)
     assert (keys[-1].name, keys[-1].kind, keys[-1].size) == ("lm_head", "other", 800)
-
-
-def test_dora_is_refused():
-    model = with_lora(tiny_classifier("bert"), ["query"], use_dora=True)
-    with pytest.raises(ModelError, match=r"DoRA.*--finetune always"):
-        tracked_modules(model)
-
-
-def test_adapted_embeddings_are_refused():
-    model = with_lora(tiny_classifier("bert"), ["query", "word_embeddings"])
-    with pytest.raises(ModelError) as caught:
-        tracked_modules(model)
-    assert str(caught.value).startswith(
-        "The adapter adapts bert.embeddings.word_embeddings, which is not a linear layer but an embedding; "
-    )
-
-
-def test_adapted_convolutions_are_refused():
-    model = get_peft_model(nn.Sequential(OrderedDict(conv=nn.Conv1d(4, 4, 1))), LoraConfig(target_modules=["conv"]))
-    with pytest.raises(ModelError, match=r"adapts conv, which is not a linear layer but Conv1d; .*--target-modules"):
-        tracked_modules(model)
-
-
-def test_embeddings_of_some_tokens_are_refused():
-    model = with_lora(tiny_classifier("llama"), ["q_proj"], trainable_token_indices=[3, 5])
-    with pytest.raises(ModelError, match=r"some tokens only \(trainable_token_indices\).*modules_to_save"):
-        tracked_modules(model)
-
-
-def test_two_adapters_are_refused():
-    model = adapted_classifier("bert")
-    model.add_adapter("second", model.peft_config["default"])
-    with pytest.raises(ModelError, match=r"carries 2 adapters \(default, second\)"):
-        tracked_modules(model)
-
-
-def test_other_adapters_are_refused():
-    config = IA3Config(task_type=TaskType.SEQ_CLS, target_modules=["query"], feedforward_modules=[])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-        model = get_peft_model(tiny_classifier("bert"), config)
-    with pytest.raises(ModelError, match="type IA3; only LORA"):
-        tracked_modules(model)
-
-
-@pytest.mark.parametrize(
-    ("away", "back"),
-    [("merge_adapter", "unmerge_adapter"), ("disable_adapter_layers", "enable_adapter_layers")],
-)
-def test_adapter_that_takes_no_part_is_refused(away: str, back: str):
-    # Its A and B never run, so their gradients would silently be zero.
-    model = adapted_classifier("llama")
-    getattr(model, away)()
-    with pytest.raises(ModelError, match=rf"takes no part.*{back}\(\)"):
-        tracked_modules(model)
-    getattr(model, back)()
-    assert tracked_modules(model)
-
-
-def test_nothing_to_track_is_refused():
-    with pytest.raises(ModelError, match=r"Sequential has nothing of what is to be tracked \(auto\)\. Pass a"):
-        tracked_modules(nn.Sequential(nn.Tanh()))
-    with pytest.raises(ModelError, match=r"BertForSequenceClassification has nothing .* \(lora\)\."):
-        tracked_modules(tiny_classifier("bert"), ("lora",))
 
 
 def test_modules_that_are_no_norm_of_channels():

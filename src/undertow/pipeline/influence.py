@@ -1,11 +1,9 @@
 """The influence stage: gradients of queries and samples, and the tensor that estimators make of them."""
 
-import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +14,20 @@ import torch
 import xarray as xr
 from torch import nn
 
-from undertow.aggregation.additive import chosen_queries, module_score
+from undertow.aggregation.additive import chosen_queries
 from undertow.data import Encoded, Samples, encode
+from undertow.errors import ConfigError
 from undertow.gradients.collect import collect_gradients, predictions
 from undertow.gradients.layouts import Layout, plan_layouts
 from undertow.gradients.matrices import SparseGradients
 from undertow.gradients.store import GradientStore, stored_bytes
-from undertow.influence.compute import BLOCK, Checkpoint, compute_influence
+from undertow.influence.compute import Checkpoint, compute_influence
 from undertow.influence.moments import Moments
 from undertow.influence.names import needing
 from undertow.influence.scores import ScoreWriter
 from undertow.influence.store import InfluenceWriter, influence_dataset, open_influence
 from undertow.influence.words import word_dataset
-from undertow.models.groups import available_groups, select_modules
+from undertow.models.groups import select_modules
 from undertow.models.loading import weights_fingerprint
 from undertow.models.modules import TrackedModule, tracked_modules
 from undertow.pipeline.baselines import baseline_harms
@@ -38,6 +37,7 @@ from undertow.pipeline.ranks import Ranks, alone
 from undertow.pipeline.recorded import optimiser_moments, recorded_training
 from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import device_of, modes_kept
+from undertow.pipeline.writing import FINGERPRINT, fingerprint, open_writer
 from undertow.progress import Reporter, Silent
 from undertow.training.checkpoints import Recorded
 
@@ -115,6 +115,8 @@ def influence_step(
         ConfigError: when an estimator's needs are not met, or gradients do not fit into memory.
     """
     where, me = places or Places(), ranks or Ranks()
+    if me.count > 1 and not (where.tensor and where.gradients):
+        raise ConfigError(f"{me.count} processes exchange gradients and influence through files. Pass places= to them.")
     model = model.to(device_of(settings, me.local))
     modules = modules_of(model, settings)
     encoded = [encode(side, tokenizer, settings.max_length) for side in (queries, train)]
@@ -126,7 +128,7 @@ def influence_step(
     records = recorded_training(settings, where.recorded) if needing(settings.estimators, "checkpoints") else ()
     covered = coverage(modules, settings.estimators, moments)
     frame = influence_dataset(settings.estimators, [t.key for t in modules], queries.rows, train.rows, covered)
-    frame.attrs["fingerprint"] = _fingerprint(job)
+    frame.attrs[FINGERPRINT] = fingerprint(frame, settings, weights, encoded, records)
     # Means of layer groups add up over the modules, so one process makes them.
     sharing = Ranks() if settings.keep == "groups" else me
     with modes_kept(model):
@@ -134,7 +136,7 @@ def influence_step(
         correct = stores[0].probabilities.argmax(1).numpy() == queries.labels
         trail = _trail(job, records)
         if me.first or sharing is me:
-            writer = sharing.first_then(lambda: _writer(job, frame, correct))
+            writer = sharing.first_then(lambda: open_writer(frame, where.tensor, settings, correct))
             _products(replace(job, ranks=sharing), stores, trail, moments, writer)
     me.wait()
     if not me.first and where.tensor is not None:
@@ -153,8 +155,7 @@ def influence_step(
     )
     variables = xr.merge([variables, _words(job, stores, correct), _baselines(job, stores)])
     influence = writer.finish(variables)
-    for folder in {c.samples.folder.parent for c in trail if c.samples.folder}:
-        shutil.rmtree(folder, ignore_errors=True)
+    _forget(trail)
     me.wait()
     return influence
 
@@ -250,37 +251,11 @@ def _trail(job: _Job, records: Sequence[Recorded]) -> list[Checkpoint]:
     return found
 
 
-def _writer(job: _Job, frame: xr.Dataset, correct: np.ndarray) -> InfluenceWriter | ScoreWriter:
-    settings, path = job.settings, job.places.tensor
-    resume = path is not None and _held(path) == frame.attrs["fingerprint"]
-    if settings.keep == "tensor":
-        chunk = max(1, BLOCK // max(frame.sizes["sample"], 1))
-        return InfluenceWriter(frame, path, query_chunk=chunk, resume=resume)
-    chosen = chosen_queries(len(correct), correct if settings.correct_only else None)
-
-    def reduce(block: np.ndarray, queries: slice) -> np.ndarray:
-        return module_score(block[chosen[queries]], settings.aggregate, settings.k)
-
-    groups = available_groups([t.key for t in job.modules]) if settings.keep == "groups" else None
-    return ScoreWriter(frame, path, reduce, groups, resume=resume)
-
-
-def _held(tensor: Path) -> str | None:
-    """Fingerprint of what a store holds."""
-    try:
-        held: str | None = json.loads((tensor / ".zattrs").read_text()).get("fingerprint")
-    except (OSError, ValueError):
-        return None
-    return held
-
-
-def _fingerprint(job: _Job) -> str:
-    """Hash of all that the influence depends on: what a store holds of anything else is not gone on with."""
-    text = hashlib.sha256(job.settings.model_dump_json().encode() + job.weights.encode())
-    for side in (job.queries, job.samples):
-        for ids, label in zip(side.input_ids, side.labels.tolist(), strict=True):
-            text.update(np.asarray([len(ids), label, *ids], dtype=np.int64).tobytes())
-    return text.hexdigest()
+def _forget(trail: Sequence[Checkpoint]) -> None:
+    for folder in [store.folder for c in trail for store in (c.queries, c.samples) if store.folder]:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # not empty yet, or not ours alone
+            folder.parent.rmdir()
 
 
 def _products(

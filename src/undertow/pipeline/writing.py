@@ -1,0 +1,62 @@
+"""Where the influence goes while it is computed, and whether it may go on from what is there."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from undertow.aggregation.additive import chosen_queries, module_score
+from undertow.data import Encoded
+from undertow.influence.compute import BLOCK
+from undertow.influence.scores import ScoreWriter
+from undertow.influence.store import InfluenceWriter, module_keys
+from undertow.models.groups import available_groups
+from undertow.pipeline.settings import AuditSettings
+from undertow.training.checkpoints import Recorded
+
+# Attribute of a store that says what it was made of.
+FINGERPRINT = "fingerprint"
+
+
+def open_writer(
+    frame: xr.Dataset, path: Path | None, settings: AuditSettings, correct: np.ndarray
+) -> InfluenceWriter | ScoreWriter:
+    """What takes the influence, as ``settings.keep`` says; it goes on with a store of the same fingerprint."""
+    resume = path is not None and _held(path) == frame.attrs[FINGERPRINT]
+    if settings.keep == "tensor":
+        chunk = max(1, BLOCK // max(frame.sizes["sample"], 1))
+        return InfluenceWriter(frame, path, query_chunk=chunk, resume=resume)
+    chosen = chosen_queries(len(correct), correct if settings.correct_only else None)
+
+    def reduce(block: np.ndarray, queries: slice) -> np.ndarray:
+        return module_score(block[chosen[queries]], settings.aggregate, settings.k)
+
+    groups = available_groups(module_keys(frame)) if settings.keep == "groups" else None
+    return ScoreWriter(frame, path, reduce, groups, resume=resume)
+
+
+def fingerprint(
+    frame: xr.Dataset, settings: AuditSettings, weights: str, sides: Sequence[Encoded], records: Sequence[Recorded]
+) -> str:
+    """Hash of all that the influence depends on: settings, weights, texts, labels and the recorded training."""
+    text = hashlib.sha256(settings.model_dump_json().encode() + weights.encode())
+    text.update(json.dumps([[r.step, r.mean_learning_rate] for r in records]).encode())
+    for name in ("module", "query", "sample"):
+        text.update(json.dumps(frame[name].values.tolist()).encode())
+    for side in sides:
+        types = side.token_type_ids or [[]] * len(side)
+        for ids, kinds, label in zip(side.input_ids, types, side.labels.tolist(), strict=True):
+            text.update(np.asarray([len(ids), label, *ids, *kinds], dtype=np.int64).tobytes())
+    return text.hexdigest()
+
+
+def _held(tensor: Path) -> str | None:
+    """Fingerprint of what a store holds."""
+    try:
+        held: str | None = json.loads((tensor / ".zattrs").read_text()).get(FINGERPRINT)
+    except (OSError, ValueError):
+        return None
+    return held

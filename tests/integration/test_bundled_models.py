@@ -21,8 +21,9 @@ def test_encoder_from_a_folder():
     loaded = load_model(source, ("fresh", "rotten"))
     assert (loaded.trained_head, loaded.trained_adapter) == (False, False)
     keys = [t.key for t in tracked_modules(attach_lora(loaded.model, rank=4, alpha=4.0, dropout=0.05))]
-    assert len(keys) == 6 * 4 + 1
-    assert {k.size for k in keys} == {4 * 384, 2 * 384 + 2}
+    assert len(keys) == 6 * 4 + 1 + 1
+    words = loaded.model.get_input_embeddings().weight
+    assert {k.size for k in keys} == {4 * 384, 2 * 384 + 2, words.numel()}
 
 
 @pytest.mark.timeout(300)
@@ -37,5 +38,7 @@ def test_decoder_from_gguf_is_dequantised_once(tmp_path, capfd):
     loaded = load_model(source, ("no", "yes"))
     assert loaded.tokenizer.pad_token_id is not None
     keys = [t.key for t in tracked_modules(attach_lora(loaded.model, rank=4, alpha=4.0, dropout=0.05))]
-    assert len(keys) == 30 * 4 + 1
-    assert {k.kind for k in keys} == {"attention", "head"}
+    assert len(keys) == 30 * 4 + 1 + 1
+    assert {k.kind for k in keys} == {"embedding", "attention", "head"}
+    # The tied input side is tracked on its own, and frozen.
+    assert [k.trained for k in keys if k.kind == "embedding"] == [False]

@@ -6,19 +6,16 @@ first tracked module, so nothing in front of it is passed at all.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from undertow.gradients.folding import Receiver, fold
 from undertow.gradients.local import normalised_input
 from undertow.models.architectures import embedding_scale, first_token_module
 from undertow.models.modules import TrackedModule
-
-# Called with the position of a module, what its parameters are multiplied with [batch, *time, in] (None for an
-# embedding), and the gradient of its output [batch, *time, out].
-Receiver = Callable[[int, Tensor | None, Tensor], None]
 
 
 @contextlib.contextmanager
@@ -46,15 +43,16 @@ def capture(model: nn.Module, modules: Sequence[TrackedModule], receive: Receive
     twice in one forward pass is received twice.
     """
     required = [(p, p.requires_grad) for p in model.parameters()]
-    handles = [t.module.register_forward_hook(partial(_forward_hook, i, t, receive)) for i, t in enumerate(modules)]
-    try:
-        model.requires_grad_(False)
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with contextlib.ExitStack() as stack:
         for parameter, requires in required:
-            parameter.requires_grad_(requires)
+            stack.callback(parameter.requires_grad_, requires)
+        model.requires_grad_(False)
+        served = stack.enter_context(fold(model, modules, receive))
+        for i, tracked in enumerate(modules):
+            if i not in served:
+                hook = partial(_forward_hook, i, tracked, receive)
+                stack.callback(tracked.module.register_forward_hook(hook).remove)
+        yield
 
 
 def _forward_hook(

@@ -43,7 +43,7 @@ def fold(model: nn.Module, modules: Sequence[TrackedModule], receive: Receiver) 
     ]
     try:
         for one in folded:
-            one.adapted.layer.forward = partial(_forward, one, one.adapted.folded_weight(), receive)
+            vars(one.adapted.layer)["forward"] = partial(_forward, one, one.adapted.folded_weight(), receive)
         yield frozenset(i for one in folded for i in (one.a, one.b) if i is not None)
     finally:
         for one in folded:
@@ -51,8 +51,7 @@ def fold(model: nn.Module, modules: Sequence[TrackedModule], receive: Receiver) 
 
 
 def _forward(one: _Folded, weight: Tensor, receive: Receiver, x: Tensor) -> Tensor:
-    bias = one.adapted.base.bias
-    y = nn.functional.linear(x, weight, bias if isinstance(bias, Tensor) else None)
+    y = nn.functional.linear(x, weight, one.adapted.base.bias)
     if one.a is None and one.b is None:
         return y
     y = y if y.requires_grad else y.detach().requires_grad_(True)
@@ -62,8 +61,6 @@ def _forward(one: _Folded, weight: Tensor, receive: Receiver, x: Tensor) -> Tens
 
 def _unfold(one: _Folded, receive: Receiver, x: Tensor, delta: Tensor) -> None:
     a, b, scaling = one.adapted.a.weight, one.adapted.b.weight, one.adapted.scaling
-    assert isinstance(a, Tensor)
-    assert isinstance(b, Tensor)
     if one.a is not None:
         receive(one.a, x, (delta @ b.to(delta.dtype)) * scaling)
     if one.b is not None:

@@ -134,7 +134,9 @@ class GradientStore:
 
     def _allocate(self, name: str, part: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if self.folder is None or math.prod(shape) == 0:
-            return torch.zeros(shape, dtype=dtype)
+            # numpy asks the system for large pages, torch does not: a page that is first touched costs time.
+            numbers = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+            return torch.from_numpy(numbers).view(dtype).view(shape)
         file = str(self.folder / f"{name}{'.' if part else ''}{part}")
         # A file that is made here is zero; one that was there keeps its values.
         return torch.from_file(file, shared=True, size=math.prod(shape), dtype=dtype).view(shape)

@@ -8,6 +8,7 @@ from torch import Tensor
 from undertow.gradients.matrices import DenseGradients, Gradients, slices
 from undertow.influence import products
 from undertow.influence.moments import Moments
+from undertow.influence.scratch import Scratch
 
 
 class GradientBlock:
@@ -20,19 +21,26 @@ class GradientBlock:
         queries: gradient v of each query, [q, d] in any form, or a dense tensor.
         samples: gradient g of each sample, [n, d], likewise.
         moments: state of the optimiser for this module, where there is one.
+        scratch: memory to work in, shared by blocks of which one at a time is used.
     """
 
     def __init__(
-        self, queries: Gradients | Tensor, samples: Gradients | Tensor, moments: Moments | None = None
+        self,
+        queries: Gradients | Tensor,
+        samples: Gradients | Tensor,
+        moments: Moments | None = None,
+        scratch: Scratch | None = None,
     ) -> None:
         self.queries = DenseGradients(queries) if isinstance(queries, Tensor) else queries
         self.samples = DenseGradients(samples) if isinstance(samples, Tensor) else samples
         self.moments = moments
+        self._shared = scratch
+        self.scratch = scratch or Scratch()
 
     @cached_property
     def inner(self) -> Float[Tensor, "q n"]:
         """Inner products <v, g>."""
-        return products.inner(self.queries, self.samples)
+        return products.inner(self.queries, self.samples, out=self.empty("inner"))
 
     @cached_property
     def query_norms(self) -> Float[Tensor, " q"]:
@@ -61,7 +69,11 @@ class GradientBlock:
 
     def gram_product(self, weights: Float[Tensor, "q n"]) -> Float[Tensor, "q n"]:
         """W G G^T for weights W [q, n] and the samples' gradients G [n, d]."""
-        return products.gram_product(weights, self.samples)
+        return products.gram_product(weights, self.samples, self.scratch)
+
+    def empty(self, name: str) -> Float[Tensor, "q n"]:
+        """Memory for a block [q, n], valid until the same name is asked for again."""
+        return self.scratch(name, self.queries.samples, self.count, dtype=self.samples.dtype)
 
     def query_chunks(self, numbers: int) -> list[slice]:
         """Queries in chunks whose block [q, n] holds at most ``numbers`` numbers."""
@@ -71,4 +83,4 @@ class GradientBlock:
         """The block of some queries; what the samples remember of themselves is shared."""
         if (which.start, which.stop) == (0, self.queries.samples):
             return self
-        return GradientBlock(self.queries.select(which), self.samples, self.moments)
+        return GradientBlock(self.queries.select(which), self.samples, self.moments, self._shared)

@@ -14,6 +14,7 @@ from undertow.influence.block import GradientBlock
 from undertow.influence.estimators import ESTIMATORS
 from undertow.influence.moments import Moments
 from undertow.influence.names import ESTIMATOR_NEEDS, check_estimators
+from undertow.influence.scratch import Scratch
 from undertow.models.keys import ModuleKey
 
 # Numbers of one influence block [query, sample]: 256 MB in float32. More queries come in chunks.
@@ -25,7 +26,10 @@ class BlockSink(Protocol):
     """Receives influence, block by block."""
 
     def write(self, estimator: int, module: int, queries: slice, block: np.ndarray) -> None:
-        """Take the influence [query, sample] of some queries, for one estimator on one module."""
+        """Take the influence [query, sample] of some queries, for one estimator on one module.
+
+        Its memory may be used again afterwards: copy what is to stay.
+        """
 
     def complete(self, module: int) -> None:
         """Take note that all of a module was written."""
@@ -82,11 +86,11 @@ def compute_influence(
         TrainingError: when an estimator yields NaN or infinity; names estimator and module.
     """
     check_estimators(estimators)
-    known, elsewhere = moments or {}, given or {}
+    known, elsewhere, scratch = moments or {}, given or {}, Scratch()
     _check_needs([n for n in estimators if n not in elsewhere], samples.keys, known, checkpoints)
     for m in range(len(samples)) if modules is None else modules:
         key = samples.keys[m]
-        whole = GradientBlock(queries[m], samples[m], known.get(key.name))
+        whole = GradientBlock(queries[m], samples[m], known.get(key.name), scratch)
         trail = [(GradientBlock(c.queries[m], c.samples[m]), c.rate) for c in checkpoints]
         for part in whole.query_chunks(block):
             some = whole.of_queries(part)

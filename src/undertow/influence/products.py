@@ -20,6 +20,7 @@ from undertow.gradients.matrices import (
     TokenOrder,
     slices,
 )
+from undertow.influence.scratch import Scratch
 
 Way = Literal["factors", "blocks"]
 
@@ -27,10 +28,13 @@ Way = Literal["factors", "blocks"]
 _NUMBERS = 32_000_000
 
 
-def inner(left: Gradients, right: Gradients) -> Float[Tensor, "m n"]:
-    """<a_i, b_j> for every gradient a of ``left`` and b of ``right``, both of one module."""
+def inner(left: Gradients, right: Gradients, out: Tensor | None = None) -> Float[Tensor, "m n"]:
+    """<a_i, b_j> for every gradient a of ``left`` and b of ``right``, both of one module.
+
+    ``out``: memory that may be used for the result, [m, n].
+    """
     if isinstance(left, DenseGradients) and isinstance(right, DenseGradients):
-        return _dense_inner(left, right)
+        return _dense_inner(left, right, out)
     if isinstance(left, FactoredGradients) and isinstance(right, FactoredGradients):
         return _by_factors(left, right) if way(left, right) == "factors" else _by_outputs(left, right)
     if isinstance(left, SparseGradients) and isinstance(right, SparseGradients):
@@ -38,14 +42,17 @@ def inner(left: Gradients, right: Gradients) -> Float[Tensor, "m n"]:
     raise TypeError(f"gradients of two forms, {type(left).__name__} and {type(right).__name__}, have no product here")
 
 
-def gram_product(weights: Float[Tensor, "q n"], samples: Gradients) -> Float[Tensor, "q n"]:
+def gram_product(
+    weights: Float[Tensor, "q n"], samples: Gradients, scratch: Scratch | None = None
+) -> Float[Tensor, "q n"]:
     """W G G^T for weights W [q, n] and gradients G [n, d], multiplied in the order that is cheap.
 
     O(q n d) and no n x n matrix (W G is [q, d], or a block of its columns at a time), except where a layer sees
     one vector a sample: there blocks of G G^T cost less than G itself.
     """
     if isinstance(samples, DenseGradients):
-        combined = torch.zeros(len(weights), samples.size, dtype=samples.dtype)
+        take = scratch or Scratch()
+        combined = take("combined", len(weights), samples.size, dtype=samples.dtype).zero_()
         for block in slices(samples.samples, samples.size):
             combined.addmm_(weights[:, block], samples.rows(block))
         return _dense_inner(DenseGradients(combined), samples)
@@ -77,12 +84,12 @@ def cheaper(units: tuple[int, int], samples: tuple[int, int], inputs: int, outpu
     return ("factors", by_factors) if by_factors <= by_blocks else ("blocks", by_blocks)
 
 
-def _dense_inner(left: DenseGradients, right: DenseGradients) -> Tensor:
-    result = torch.empty(left.samples, right.samples, dtype=left.dtype)
+def _dense_inner(left: DenseGradients, right: DenseGradients, out: Tensor | None = None) -> Tensor:
+    result = torch.empty(left.samples, right.samples, dtype=left.dtype) if out is None else out
     for rows in slices(left.samples, left.size):
         mine = left.rows(rows)
         for columns in slices(right.samples, right.size):
-            result[rows, columns] = mine @ right.rows(columns).T
+            torch.mm(mine, right.rows(columns).T, out=result[rows, columns])
     return result
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-from undertow.models.architectures import is_linear, is_transposed
+from undertow.models.architectures import is_transposed
 
 
 @dataclass(frozen=True)
@@ -23,18 +25,18 @@ class AdaptedLayer:
     """
 
     layer: nn.Module
-    base: nn.Module
-    a: nn.Module
-    b: nn.Module
+    base: nn.Linear | Conv1D
+    a: nn.Linear
+    b: nn.Linear
     scaling: float
     transposed: bool
 
     def folded_weight(self) -> Tensor:
         """W + s B A, [out, in], in the precision of W."""
         weight, a, b = (m.weight.detach() for m in (self.base, self.a, self.b))
-        assert isinstance(weight, Tensor)
         update = (b.to(weight.dtype) @ a.to(weight.dtype)) * self.scaling
-        return (weight.T if self.transposed else weight) + update
+        folded: Tensor = (weight.T if self.transposed else weight) + update
+        return folded
 
 
 def adapted_layers(model: nn.Module) -> Iterator[AdaptedLayer]:
@@ -48,6 +50,7 @@ def adapted_layers(model: nn.Module) -> Iterator[AdaptedLayer]:
         return
     from peft.tuners.lora.layer import Linear
 
+    layer: Any
     for layer in model.modules():
         if type(layer) is not Linear or layer.merged or layer.disable_adapters or layer.lora_variant:
             continue
@@ -56,14 +59,14 @@ def adapted_layers(model: nn.Module) -> Iterator[AdaptedLayer]:
             continue
         base, a, b = layer.base_layer, layer.lora_A[active[0]], layer.lora_B[active[0]]
         drops = layer.training and not isinstance(layer.lora_dropout[active[0]], nn.Identity)
-        if _plain(layer, base, a, b) and not drops:
+        if not drops and _plain(layer, base, a, b):
             yield AdaptedLayer(layer, base, a, b, float(layer.scaling[active[0]]), is_transposed(base))
 
 
 def _plain(layer: nn.Module, base: nn.Module, a: nn.Module, b: nn.Module) -> bool:
     weight = getattr(base, "weight", None)
     wide = isinstance(weight, Tensor) and weight.dtype in (torch.float32, torch.float64) and not weight.is_meta
-    stock = is_linear(base) and type(base).__module__.startswith(("torch.nn.", "transformers.pytorch_utils"))
-    sides = type(a) is nn.Linear and type(b) is nn.Linear and a.bias is None and b.bias is None
+    stock = type(base) in (nn.Linear, Conv1D)
+    sides = all(type(side) is nn.Linear and getattr(side, "bias", None) is None for side in (a, b))
     own = any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in (layer, base, a, b))
     return wide and stock and sides and not own

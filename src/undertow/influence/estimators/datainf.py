@@ -33,5 +33,5 @@ def _datainf(block: GradientBlock, first: float) -> Tensor:
     if ridge == 0:
         return torch.zeros_like(block.inner)
     weights = (ridge + block.sample_squares).reciprocal().to(block.inner.dtype)
-    second = block.gram_product(block.inner * weights)
+    second = block.gram_product(torch.mul(block.inner, weights, out=block.empty("weighted")))
     return second.mul_(-1 / block.count).add_(block.inner, alpha=first).mul_(1 / ridge)

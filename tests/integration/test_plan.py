@@ -10,9 +10,11 @@ import torch
 import xarray as xr
 
 from undertow.data import encode, load_samples
-from undertow.models.loading import load_model, resolve_model
+from undertow.models.loading import load_model
+from undertow.models.sources import resolve_model
 from undertow.pipeline import precision
-from undertow.pipeline.influence import Places, influence_step
+from undertow.pipeline.gradients import Places
+from undertow.pipeline.influence import influence_step
 from undertow.pipeline.plan import Plan, plan
 from undertow.pipeline.settings import AuditSettings
 

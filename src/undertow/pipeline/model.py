@@ -13,17 +13,14 @@ from undertow.errors import ModelError
 from undertow.influence.names import needing
 from undertow.models.groups import select_modules
 from undertow.models.loading import (
-    CLASSES_FILE,
     LoadedModel,
-    ModelSource,
-    class_names,
     load_model,
     prepare_tokenizer,
-    resolve_model,
     weights_fingerprint,
     with_adapter,
 )
 from undertow.models.modules import tracked_modules
+from undertow.models.sources import CLASSES_FILE, ModelSource, class_names, resolve_model
 from undertow.pipeline.coverage import check_defined
 from undertow.pipeline.inputs import Inputs
 from undertow.pipeline.recorded import check_record

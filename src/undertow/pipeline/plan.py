@@ -17,7 +17,8 @@ from undertow.gradients.store import GradientStore, stored_bytes
 from undertow.influence.compute import BLOCK
 from undertow.influence.names import needing
 from undertow.influence.products import cheaper
-from undertow.pipeline.influence import memory_budget, modules_of
+from undertow.pipeline.gradients import memory_budget
+from undertow.pipeline.influence import modules_of
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
 from undertow.pipeline.model import Candidate, ModelLike, describe_model, load_candidate
 from undertow.pipeline.precision import compute_dtype, kept_dtype

@@ -13,6 +13,7 @@ import xarray as xr
 from torch import nn
 
 from undertow.aggregation.additive import chosen_queries
+from undertow.baselines.registry import check_labels
 from undertow.data import Samples, encode
 from undertow.errors import ConfigError
 from undertow.gradients.collect import predictions
@@ -28,7 +29,7 @@ from undertow.influence.words import word_dataset
 from undertow.models.groups import select_modules
 from undertow.models.loading import weights_fingerprint
 from undertow.models.modules import TrackedModule, tracked_modules
-from undertow.pipeline.baselines import baseline_harms
+from undertow.pipeline.baselines import baseline_harms, check_room, training_margins
 from undertow.pipeline.coverage import coverage
 from undertow.pipeline.gradients import Job, Places, forget_trail, memory_budget, take_gradients, take_trail
 from undertow.pipeline.ranks import Ranks, alone
@@ -73,16 +74,20 @@ def influence_step(
     Raises:
         TrainingError: where a loss or an influence is not finite.
         ModelError: when nothing in the model can be tracked.
-        ConfigError: when an estimator's needs are not met, or gradients do not fit into memory.
+        ConfigError: when the needs of an estimator or baseline are not met, or gradients do not fit into memory.
+        DataError: when the labels do not allow a baseline.
     """
     where, me = places or Places(), ranks or Ranks()
     if me.count > 1 and not (where.tensor and where.gradients):
         raise ConfigError(f"{me.count} processes exchange gradients and influence through files. Pass places= to them.")
+    check_labels(settings.baselines, train.labels, queries.labels)
+    margins = training_margins(settings.baselines, where.dynamics, len(train))
     model = model.to(device_of(settings, me.local))
     modules = modules_of(model, settings)
     encoded = [encode(side, tokenizer, settings.max_length) for side in (queries, train)]
     pad_id = tokenizer.pad_token_id
     layouts = plan_layouts(model, modules, encoded[1], pad_id=pad_id, project=settings.project, seed=settings.seed)
+    check_room(settings.baselines, layouts, max(len(train), len(queries)), memory_budget(settings))
     weights, show = weights_fingerprint(model), reporter or Silent()
     job = Job(model, weights, modules, layouts, encoded[0], encoded[1], pad_id, settings, where, me, show)
     moments = optimiser_moments(model, modules, settings, where.recorded)
@@ -114,7 +119,7 @@ def influence_step(
             "samples_truncated": encoded[1].truncated,
         }
     )
-    variables = xr.merge([variables, _words(job, stores, correct), _baselines(job, stores)])
+    variables = xr.merge([variables, _words(job, stores, correct), _baselines(job, stores, margins)])
     influence = writer.finish(variables)
     forget_trail(trail)
     me.wait()
@@ -129,7 +134,7 @@ def modules_of(model: nn.Module, settings: AuditSettings) -> tuple[TrackedModule
     return tuple(modules[m] for m in select_modules([t.key for t in modules], settings.layers))
 
 
-def _baselines(job: Job, stores: tuple[GradientStore, GradientStore]) -> xr.Dataset:
+def _baselines(job: Job, stores: tuple[GradientStore, GradientStore], margins: np.ndarray | None) -> xr.Dataset:
     return baseline_harms(
         job.settings.baselines,
         job.model,
@@ -138,7 +143,7 @@ def _baselines(job: Job, stores: tuple[GradientStore, GradientStore]) -> xr.Data
         (predictions(stores[0]), predictions(stores[1])),
         pad_id=job.pad_id,
         seed=job.settings.seed,
-        dynamics=job.places.dynamics,
+        margins=margins,
         memory=memory_budget(job.settings),
         show=job.show,
     )

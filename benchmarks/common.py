@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from undertow.data import Samples, has_class_positions, load_samples
-from undertow.models.loading import load_model, resolve_model
+from undertow.models.loading import load_model
+from undertow.models.sources import resolve_model
 from undertow.training.lora import attach_lora
 
 

@@ -37,8 +37,9 @@ from undertow.influence.products import inner
 from undertow.influence.store import InfluenceWriter, influence_dataset
 from undertow.metrics.noise import noise_detection
 from undertow.models.groups import select_modules
-from undertow.models.loading import load_model, resolve_model
+from undertow.models.loading import load_model
 from undertow.models.modules import tracked_modules
+from undertow.models.sources import resolve_model
 from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import fine_tune_step, start_from
 from undertow.progress import Bars

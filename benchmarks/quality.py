@@ -19,7 +19,8 @@ from undertow.influence.names import ESTIMATOR_NAMES
 from undertow.influence.store import module_keys
 from undertow.metrics.noise import noise_detection
 from undertow.models.groups import available_groups
-from undertow.pipeline.audit import Audit, audit
+from undertow.pipeline.audit import audit
+from undertow.pipeline.outcome import Audit
 from undertow.pipeline.settings import AuditSettings
 
 GROUPS = ("all", "attention", "att1", "att2", "att3", "att4", "query", "value", "lora_A", "lora_B", "head")

@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from undertow.errors import UndertowError
     from undertow.influence.store import open_influence
     from undertow.metrics.noise import noise_detection
-    from undertow.pipeline.audit import Audit, audit
+    from undertow.pipeline.audit import audit
     from undertow.pipeline.harm import harm_table
     from undertow.pipeline.influence import influence_step
+    from undertow.pipeline.outcome import Audit
     from undertow.pipeline.settings import AuditSettings
     from undertow.pipeline.steps import fine_tune_step, start_in_memory
 
 __version__ = version("undertow")
 
 _WHERE = {
-    "Audit": "undertow.pipeline.audit",
+    "Audit": "undertow.pipeline.outcome",
     "AuditSettings": "undertow.pipeline.settings",
     "Samples": "undertow.data",
     "UndertowError": "undertow.errors",

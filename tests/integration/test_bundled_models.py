@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from undertow.models.loading import load_model, resolve_model
+from undertow.models.loading import load_model
 from undertow.models.modules import tracked_modules
+from undertow.models.sources import resolve_model
 from undertow.training.lora import attach_lora
 
 

@@ -115,7 +115,6 @@ def exact_ranks(values):
     return (values[:, None, :] < values[:, :, None]).sum(-1)
 
 
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out:UserWarning")  # peft, of what it then sets itself
 def test_a_model_whose_linear_maps_are_transposed(place, tmp_path):
     command = [*quick(place), "--track", "auto,linear,norm", "--estimator", "tracin,datainf"]
     command[1] = tiny.save_gpt2(tmp_path / "model")

@@ -14,7 +14,7 @@ from undertow.influence.compute import compute_influence
 from undertow.influence.store import module_keys
 from undertow.models.groups import available_groups
 from undertow.pipeline import influence as stage
-from undertow.pipeline.influence import Places
+from undertow.pipeline.gradients import Places
 
 from . import tiny
 from .conftest import run

@@ -16,7 +16,7 @@ from undertow.errors import ConfigError, ModelError, RunFolderError
 from undertow.gradients.store import GradientStore
 from undertow.models.loading import weights_fingerprint
 from undertow.models.quiet import quiet_loading
-from undertow.pipeline.influence import Places
+from undertow.pipeline.gradients import Places
 
 from . import tiny
 

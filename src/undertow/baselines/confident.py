@@ -24,8 +24,8 @@ def confident_learning_harm(
         DataError: there is one class only, or a class has fewer samples than there are folds.
     """
     quality = _cleanlab_quality()
-    classes, given = np.unique(labels, return_inverse=True)
-    _check_classes(classes, np.bincount(given, minlength=len(classes)))
+    check_classes(labels)
+    _, given = np.unique(labels, return_inverse=True)
     probabilities = held_out_probabilities(states, given, seed=seed)
     return -np.asarray(quality(given, probabilities, method="normalized_margin"), dtype=np.float64)
 
@@ -79,7 +79,22 @@ def _cleanlab_quality() -> Callable[..., np.ndarray]:
     return scores
 
 
-def _check_classes(classes: np.ndarray, counts: np.ndarray) -> None:
+def check_library() -> None:
+    """Make sure that cleanlab can be imported.
+
+    Raises:
+        ConfigError: with the line that installs it.
+    """
+    _cleanlab_quality()
+
+
+def check_classes(labels: Int[np.ndarray, " n"]) -> None:
+    """Refuse labels of one class only, or of a class with fewer samples than there are folds.
+
+    Raises:
+        DataError: names the classes.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2:
         raise DataError(
             f"All samples are of class {', '.join(map(str, classes))}: confident learning tells classes apart and "

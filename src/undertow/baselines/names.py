@@ -39,6 +39,11 @@ BASELINE_SUMMARIES: dict[str, str] = {
 BASELINE_NAMES = tuple(BASELINE_NEEDS)
 
 
+def needing_baselines(names: Sequence[str], need: str) -> tuple[str, ...]:
+    """Those of some baselines that declare a need."""
+    return tuple(n for n in names if need in BASELINE_NEEDS[n])
+
+
 def check_baselines(names: Sequence[str]) -> None:
     """Refuse unknown or repeated baseline names; none at all is fine.
 

@@ -36,19 +36,29 @@ def outlier_harm(
     """
     if not 0 < nu < 1:
         raise ConfigError(f"nu is {nu:g}. It bounds the share of queries that are left outside: above 0, below 1.")
+    check_queries(labels, query_labels)
     if directions:
         gradients, query_gradients = unit_rows(gradients), unit_rows(query_gradients)
     harm = np.empty(len(gradients))
     for label in np.unique(labels):
         fitted_on = query_gradients[query_labels == label].astype(np.float64)
-        if not len(fitted_on):
+        rows = np.flatnonzero(labels == label)
+        harm[rows] = -_decisions(gradients, rows, fitted_on, nu)
+    return harm
+
+
+def check_queries(labels: Int[np.ndarray, " n"], query_labels: Int[np.ndarray, " q"]) -> None:
+    """Refuse labels of samples that no query has.
+
+    Raises:
+        DataError: names the first such class.
+    """
+    for label in np.unique(labels):
+        if label not in query_labels:
             raise DataError(
                 f"No query is of class {label}, which samples are labelled with: there is nothing to compare "
                 "their gradients with. Give at least one query of each class."
             )
-        rows = np.flatnonzero(labels == label)
-        harm[rows] = -_decisions(gradients, rows, fitted_on, nu)
-    return harm
 
 
 def _decisions(gradients: np.ndarray, rows: np.ndarray, fitted_on: np.ndarray, nu: float) -> np.ndarray:

@@ -3,12 +3,13 @@
 A baseline is a pure function whose arguments are named like the fields of `Evidence` that it reads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from undertow.baselines import confident, outlier, repsim
 from undertow.baselines.confident import confident_learning_harm
 from undertow.baselines.dynamics import aum_harm, forgetting_harm
 from undertow.baselines.evidence import Evidence
@@ -30,12 +31,14 @@ class Baseline:
         score: the function.
         reads: the fields of `Evidence` that the function takes, named like its arguments.
         label_aware: whether the label of a sample plays a part in its own harm.
+        check: refuses labels of samples and of queries that the function cannot do with.
     """
 
     name: str
     score: Callable[..., np.ndarray]
     reads: tuple[str, ...]
     label_aware: bool = True
+    check: Callable[[np.ndarray, np.ndarray], None] | None = None
 
     @property
     def summary(self) -> str:
@@ -60,13 +63,29 @@ BASELINES: dict[str, Baseline] = {
         Baseline("aum", aum_harm, ("margins",)),
         Baseline("forgetting", forgetting_harm, ("margins",)),
         Baseline("knn", knn_harm, ("states", "labels")),
-        Baseline("repsim", repsim_harm, _QUERIES),
+        Baseline("repsim", repsim_harm, _QUERIES, check=repsim.check_queries),
         Baseline("repsim-plain", repsim_plain_harm, ("states", "query_states"), label_aware=False),
-        Baseline("outlier", outlier_harm, _GRADIENTS),
-        Baseline("confident-learning", confident_learning_harm, ("states", "labels", "seed")),
+        Baseline("outlier", outlier_harm, _GRADIENTS, check=outlier.check_queries),
+        Baseline(
+            "confident-learning",
+            confident_learning_harm,
+            ("states", "labels", "seed"),
+            check=lambda labels, _: confident.check_classes(labels),
+        ),
         Baseline("random", random_harm, ("samples", "seed"), label_aware=False),
     )
 }
+
+
+def check_labels(names: Sequence[str], labels: Int[np.ndarray, " n"], query_labels: Int[np.ndarray, " q"]) -> None:
+    """Refuse what some baselines cannot do with, before anything is collected for them.
+
+    Raises:
+        DataError: the labels do not allow one of them, e.g. a class without queries.
+    """
+    for check in (BASELINES[name].check for name in names):
+        if check is not None:
+            check(labels, query_labels)
 
 
 def baseline_harm(name: str, evidence: Evidence) -> Float[np.ndarray, " n"]:

@@ -29,8 +29,21 @@ def repsim_harm(
     Raises:
         DataError: no query bears the label of some sample, or all queries bear it.
     """
+    check_queries(labels, query_labels)
     samples, queries = unit_rows(states), unit_rows(query_states)
     harm = np.empty(len(samples))
+    for label in np.unique(labels):
+        own, rows = query_labels == label, labels == label
+        harm[rows] = samples[rows] @ (queries[~own].mean(axis=0) - queries[own].mean(axis=0))
+    return harm
+
+
+def check_queries(labels: Int[np.ndarray, " n"], query_labels: Int[np.ndarray, " q"]) -> None:
+    """Refuse labels of samples that no query has, or that all queries have.
+
+    Raises:
+        DataError: names the first such class.
+    """
     for label in np.unique(labels):
         own = query_labels == label
         if not own.any() or own.all():
@@ -38,9 +51,6 @@ def repsim_harm(
                 f"{int(own.sum())} of {len(own)} queries are of class {label}, which samples are labelled with: "
                 "RepSim compares a sample with queries of its own and of other classes. Give queries of both."
             )
-        rows = labels == label
-        harm[rows] = samples[rows] @ (queries[~own].mean(axis=0) - queries[own].mean(axis=0))
-    return harm
 
 
 def repsim_plain_harm(

@@ -1,6 +1,9 @@
-"""The ``undertow`` command."""
+"""The ``undertow`` command, started as a script or as ``-m undertow``, in one process or in several."""
 
+import io
 import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Annotated
 
 import typer
@@ -9,8 +12,11 @@ from undertow.cli.audit import audit_command
 from undertow.cli.demo import demo_command
 from undertow.cli.plan import plan_command
 from undertow.errors import UndertowError
+from undertow.pipeline.ranks import current_ranks
 
 INTERRUPTED = 130
+# Seconds within which a launcher ends all processes when one has failed.
+PATIENCE = 10.0
 
 app = typer.Typer(
     name="undertow",
@@ -43,7 +49,27 @@ def main(
 
 
 def run() -> None:
-    """Entry point: errors that a user can mend are one paragraph and exit code 2."""
+    """Entry point; of several processes, the first one speaks.
+
+    What another one has to say of a failure comes late: where the first failed likewise and said so, the launcher has
+    ended the others by then.
+    """
+    if current_ranks().first:
+        _run()
+        return
+    said = io.StringIO()
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(said):
+            _run()
+    except SystemExit as end:
+        if end.code not in (None, 0, INTERRUPTED):
+            time.sleep(PATIENCE)
+            sys.stderr.write(said.getvalue())
+        raise
+
+
+def _run() -> None:
+    """Run the command: errors that a user can mend are one paragraph and exit code 2."""
     try:
         app()
     except UndertowError as error:

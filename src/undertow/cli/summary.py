@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from undertow.pipeline.audit import Audit, audit
+from undertow.pipeline.audit import audit
+from undertow.pipeline.outcome import Audit
 from undertow.pipeline.page import next_steps
 from undertow.pipeline.results import Results
 from undertow.pipeline.settings import AuditSettings

@@ -133,10 +133,13 @@ def token_budget_batches(lengths: Int[np.ndarray, " n"], budget: int) -> list[In
 
 
 def pad_batch(
-    encoded: Encoded, positions: Int[np.ndarray, " rows"], pad_id: int
+    encoded: Encoded, positions: Int[np.ndarray, " rows"], pad_id: int, *, width: int = 0
 ) -> dict[str, Int[np.ndarray, "rows width"]]:
-    """``input_ids``, ``attention_mask`` and, where there are any, ``token_type_ids``, padded on the right."""
-    shape = (len(positions), int(encoded.lengths[positions].max(initial=0)))
+    """``input_ids``, ``attention_mask`` and, where there are any, ``token_type_ids``, padded on the right.
+
+    To the longest of the rows, and at least to ``width`` tokens.
+    """
+    shape = (len(positions), int(encoded.lengths[positions].max(initial=width)))
     batch = {
         "input_ids": np.full(shape, pad_id, dtype=np.int64),
         "attention_mask": np.zeros(shape, dtype=np.int64),

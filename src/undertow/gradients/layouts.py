@@ -89,9 +89,10 @@ def plan_layouts(
 ) -> tuple[Layout, ...]:
     """Choose how each module's gradients are held, for the lengths at hand.
 
-    One forward pass of two rows shows what each module sees. A linear layer of more than `LARGE` parameters is
-    held by its factors, one of up to `SMALL` dense, others in whichever form is smaller; ``project`` replaces
-    all of them by a seeded two-sided random projection of that many rows a side, where that is smaller.
+    One forward pass of two rows shows what each module sees, of texts of any length. A linear layer of more than
+    `LARGE` parameters is held by its factors, one of up to `SMALL` dense, others in whichever form is smaller;
+    ``project`` replaces all of them by a seeded two-sided random projection of that many rows a side, where that is
+    smaller.
 
     Raises:
         ConfigError: when ``project`` is below 1.
@@ -156,11 +157,13 @@ def _note(shapes: list[tuple[int, int]], _: nn.Module, arguments: tuple[Any, ...
 
 def _probe(model: nn.Module, modules: Sequence[TrackedModule], encoded: Encoded, pad_id: int) -> list[_Seen]:
     shapes: list[list[tuple[int, int]]] = [[] for _ in modules]
-    rows = np.argsort(-encoded.lengths, kind="stable")[:2]  # the longest: one token would look like a pooled input
+    rows = np.argsort(-encoded.lengths, kind="stable")[:2]
     if len(rows) == 1:
         rows = np.repeat(rows, 2)  # two samples tell a shared input from one of their own
     device = next(model.parameters()).device
-    batch = {name: torch.from_numpy(a).to(device) for name, a in pad_batch(encoded, rows, pad_id).items()}
+    # Two tokens at least, be they padding: one would look like a pooled input, and queries may have more.
+    padded = pad_batch(encoded, rows, pad_id, width=2)
+    batch = {name: torch.from_numpy(a).to(device) for name, a in padded.items()}
     handles = [t.module.register_forward_hook(partial(_note, s)) for t, s in zip(modules, shapes, strict=True)]
     modes = [(m, m.training) for m in model.modules()]
     try:

@@ -113,6 +113,12 @@ def is_transposed(module: nn.Module) -> bool:
     return isinstance(module, Conv1D)
 
 
+def transposed_targets(model: nn.Module, targets: Iterable[str]) -> bool:
+    """Whether linear layers with one of these leaf names hold their weights as [in, out]."""
+    leaves = set(targets)
+    return any(is_transposed(m) for name, m in model.named_modules() if name.rsplit(".", 1)[-1] in leaves)
+
+
 def is_norm(module: nn.Module) -> bool:
     """Whether a module is a LayerNorm, RMSNorm or another norm with one scale a channel."""
     names = {name for name, _ in module.named_parameters()}

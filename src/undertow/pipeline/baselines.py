@@ -10,11 +10,12 @@ import xarray as xr
 from torch import nn
 
 from undertow.baselines.evidence import Evidence
-from undertow.baselines.names import BASELINE_NEEDS
+from undertow.baselines.names import BASELINE_NEEDS, needing_baselines
 from undertow.data import Encoded
 from undertow.errors import ConfigError
 from undertow.gradients.collect import Predictions
 from undertow.gradients.hidden import hidden_states
+from undertow.gradients.layouts import Layout
 from undertow.gradients.store import GradientStore
 from undertow.progress import Reporter
 
@@ -28,7 +29,7 @@ def baseline_harms(
     *,
     pad_id: int,
     seed: int,
-    dynamics: Path | None,
+    margins: np.ndarray | None,
     memory: int,
     show: Reporter,
 ) -> xr.Dataset:
@@ -45,12 +46,12 @@ def baseline_harms(
         predictions: of queries and of samples.
         pad_id: token that pads.
         seed: for baselines that draw.
-        dynamics: file of the margins during training, [epochs, n].
+        margins: margins of the samples during training, [epochs, n], as `training_margins` gives them.
         memory: bytes that dense gradients may take.
         show: shows progress.
 
     Raises:
-        ConfigError: when a baseline needs a training that was not followed, or more memory than there is.
+        ConfigError: when a baseline needs more memory than there is.
         DataError: when the data does not allow a baseline.
     """
     if not names:
@@ -64,10 +65,9 @@ def baseline_harms(
         "query_labels": np.asarray(queries.labels),
         "loss": predictions[1].loss,
         "probabilities": predictions[1].probabilities,
+        "margins": margins,
         "seed": seed,
     }
-    if "dynamics" in needs:
-        found["margins"] = _margins(dynamics, names, len(samples))
     if "hidden" in needs:
         found["query_states"] = _states(model, queries, "hidden states of the queries", pad_id, show)
         found["states"] = _states(model, samples, "hidden states of the samples", pad_id, show)
@@ -84,17 +84,53 @@ def baseline_harms(
     )
 
 
-def _margins(file: Path | None, names: Sequence[str], samples: int) -> np.ndarray:
-    follows = [n for n in names if "dynamics" in BASELINE_NEEDS[n]]
-    if file is None or not file.is_file():
+def check_followed(names: Sequence[str], *, trained_here: bool) -> None:
+    """Make sure that baselines which follow a training have one to follow.
+
+    Raises:
+        ConfigError: names those that do not.
+    """
+    follows = needing_baselines(names, "dynamics")
+    if follows and not trained_here:
         raise ConfigError(
-            f"{', '.join(follows)} read the margins of each row during fine-tuning, and this model was not fine-tuned "
-            "here. Pass --finetune always, or leave them out."
+            f"The baseline {follows[0]} reads the margins of each row during fine-tuning, and this model is not "
+            f"fine-tuned here. Pass --finetune always, or leave out {' and '.join(follows)}."
         )
-    margins: np.ndarray = np.load(file)
+
+
+def training_margins(names: Sequence[str], file: Path | None, samples: int) -> np.ndarray | None:
+    """Margins of the samples during training, [epochs, n], where a baseline reads them; None where none does.
+
+    Raises:
+        ConfigError: when there are none, or they are of other samples.
+    """
+    if not needing_baselines(names, "dynamics"):
+        return None
+    check_followed(names, trained_here=file is not None)
+    assert file is not None
+    try:
+        margins: np.ndarray = np.load(file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{file}, which fine-tuning left with the margins of each row, cannot be read ({error}). Leave out "
+            f"{' and '.join(needing_baselines(names, 'dynamics'))}, or start a new run."
+        ) from error
     if margins.shape[1] != samples:
-        raise ConfigError(f"{file} holds margins of {margins.shape[1]:,} rows, the training data has {samples:,}.")
+        raise ConfigError(
+            f"{file} holds margins of {margins.shape[1]:,} rows, and there are {samples:,}. Audit the rows that the "
+            "model was fine-tuned on."
+        )
     return margins
+
+
+def check_room(names: Sequence[str], layouts: Sequence[Layout], samples: int, memory: int) -> None:
+    """Make sure that the dense gradients which baselines look at fit into memory.
+
+    Raises:
+        ConfigError: when they take more than ``memory`` bytes, or none are held dense.
+    """
+    if needing_baselines(names, "gradients"):
+        _dense_modules(layouts, samples, memory)
 
 
 def _states(model: nn.Module, encoded: Encoded, name: str, pad_id: int, show: Reporter) -> np.ndarray:
@@ -106,13 +142,18 @@ def _states(model: nn.Module, encoded: Encoded, name: str, pad_id: int, show: Re
 
 
 def _dense(store: GradientStore, memory: int) -> np.ndarray:
-    modules = [m for m, layout in enumerate(store.layouts) if layout.form == "dense"]
-    taken = 4 * store.samples * sum(store.layouts[m].size for m in modules)
+    modules = _dense_modules(store.layouts, store.samples, memory)
+    rows = slice(0, store.samples)
+    values: np.ndarray = torch.cat([store[m].rows(rows).float() for m in modules], dim=1).numpy()
+    return values
+
+
+def _dense_modules(layouts: Sequence[Layout], samples: int, memory: int) -> list[int]:
+    modules = [m for m, layout in enumerate(layouts) if layout.form == "dense"]
+    taken = 4 * samples * sum(layouts[m].size for m in modules)
     if not modules or taken > memory:
         raise ConfigError(
             f"The baseline outlier looks at dense gradients, which take {taken / 1e9:.1f} GB here in {len(modules)} "
             f"modules; the budget is {memory / 1e9:.1f} GB. Pass --project 8, a larger --memory, or leave it out."
         )
-    rows = slice(0, store.samples)
-    values: np.ndarray = torch.cat([store[m].rows(rows).float() for m in modules], dim=1).numpy()
-    return values
+    return modules

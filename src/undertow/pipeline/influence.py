@@ -1,26 +1,25 @@
 """The influence stage: gradients of queries and samples, and the tensor that estimators make of them."""
 
-import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 import xarray as xr
 from torch import nn
 
 from undertow.aggregation.additive import chosen_queries
-from undertow.data import Encoded, Samples, encode
+from undertow.baselines.registry import check_labels
+from undertow.data import Samples, encode
 from undertow.errors import ConfigError
-from undertow.gradients.collect import collect_gradients, predictions
-from undertow.gradients.layouts import Layout, plan_layouts
+from undertow.gradients.collect import predictions
+from undertow.gradients.layouts import plan_layouts
 from undertow.gradients.matrices import SparseGradients
-from undertow.gradients.store import GradientStore, stored_bytes
+from undertow.gradients.store import GradientStore
 from undertow.influence.compute import Checkpoint, compute_influence
 from undertow.influence.moments import Moments
 from undertow.influence.names import needing
@@ -30,52 +29,15 @@ from undertow.influence.words import word_dataset
 from undertow.models.groups import select_modules
 from undertow.models.loading import weights_fingerprint
 from undertow.models.modules import TrackedModule, tracked_modules
-from undertow.pipeline.baselines import baseline_harms
+from undertow.pipeline.baselines import baseline_harms, check_room, training_margins
 from undertow.pipeline.coverage import coverage
-from undertow.pipeline.precision import compute_dtype, kept_dtype
+from undertow.pipeline.gradients import Job, Places, forget_trail, memory_budget, take_gradients, take_trail
 from undertow.pipeline.ranks import Ranks, alone
 from undertow.pipeline.recorded import optimiser_moments, recorded_training
 from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import device_of, modes_kept
 from undertow.pipeline.writing import FINGERPRINT, fingerprint, open_writer
 from undertow.progress import Reporter, Silent
-from undertow.training.checkpoints import Recorded
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the influence stage puts things; all None keeps everything in memory.
-
-    Attributes:
-        tensor: zarr store of the result.
-        gradients: folder of the gradient cache.
-        scratch: folder for what is of no use afterwards.
-        recorded: folder of a training's recorded checkpoints.
-        dynamics: file of the margins during a training.
-    """
-
-    tensor: Path | None = None
-    gradients: Path | None = None
-    scratch: Path | None = None
-    recorded: Path | None = None
-    dynamics: Path | None = None
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What the parts of the stage share."""
-
-    model: nn.Module
-    weights: str
-    modules: tuple[TrackedModule, ...]
-    layouts: tuple[Layout, ...]
-    queries: Encoded
-    samples: Encoded
-    pad_id: int
-    settings: AuditSettings
-    places: Places
-    ranks: Ranks
-    show: Reporter
 
 
 def influence_step(
@@ -112,18 +74,22 @@ def influence_step(
     Raises:
         TrainingError: where a loss or an influence is not finite.
         ModelError: when nothing in the model can be tracked.
-        ConfigError: when an estimator's needs are not met, or gradients do not fit into memory.
+        ConfigError: when the needs of an estimator or baseline are not met, or gradients do not fit into memory.
+        DataError: when the labels do not allow a baseline.
     """
     where, me = places or Places(), ranks or Ranks()
     if me.count > 1 and not (where.tensor and where.gradients):
         raise ConfigError(f"{me.count} processes exchange gradients and influence through files. Pass places= to them.")
+    check_labels(settings.baselines, train.labels, queries.labels)
+    margins = training_margins(settings.baselines, where.dynamics, len(train))
     model = model.to(device_of(settings, me.local))
     modules = modules_of(model, settings)
     encoded = [encode(side, tokenizer, settings.max_length) for side in (queries, train)]
     pad_id = tokenizer.pad_token_id
     layouts = plan_layouts(model, modules, encoded[1], pad_id=pad_id, project=settings.project, seed=settings.seed)
+    check_room(settings.baselines, layouts, max(len(train), len(queries)), memory_budget(settings))
     weights, show = weights_fingerprint(model), reporter or Silent()
-    job = _Job(model, weights, modules, layouts, encoded[0], encoded[1], pad_id, settings, where, me, show)
+    job = Job(model, weights, modules, layouts, encoded[0], encoded[1], pad_id, settings, where, me, show)
     moments = optimiser_moments(model, modules, settings, where.recorded)
     records = recorded_training(settings, where.recorded) if needing(settings.estimators, "checkpoints") else ()
     covered = coverage(modules, settings.estimators, moments)
@@ -132,9 +98,9 @@ def influence_step(
     # Means of layer groups add up over the modules, so one process makes them.
     sharing = Ranks() if settings.keep == "groups" else me
     with modes_kept(model):
-        stores = _gradients(job, "gradients", where.gradients)
+        stores = take_gradients(job, "gradients", where.gradients)
         correct = stores[0].probabilities.argmax(1).numpy() == queries.labels
-        trail = _trail(job, records)
+        trail = take_trail(job, records)
         if me.first or sharing is me:
             writer = sharing.first_then(lambda: open_writer(frame, where.tensor, settings, correct))
             _products(replace(job, ranks=sharing), stores, trail, moments, writer)
@@ -153,9 +119,9 @@ def influence_step(
             "samples_truncated": encoded[1].truncated,
         }
     )
-    variables = xr.merge([variables, _words(job, stores, correct), _baselines(job, stores)])
+    variables = xr.merge([variables, _words(job, stores, correct), _baselines(job, stores, margins)])
     influence = writer.finish(variables)
-    _forget(trail)
+    forget_trail(trail)
     me.wait()
     return influence
 
@@ -168,7 +134,7 @@ def modules_of(model: nn.Module, settings: AuditSettings) -> tuple[TrackedModule
     return tuple(modules[m] for m in select_modules([t.key for t in modules], settings.layers))
 
 
-def _baselines(job: _Job, stores: tuple[GradientStore, GradientStore]) -> xr.Dataset:
+def _baselines(job: Job, stores: tuple[GradientStore, GradientStore], margins: np.ndarray | None) -> xr.Dataset:
     return baseline_harms(
         job.settings.baselines,
         job.model,
@@ -177,13 +143,13 @@ def _baselines(job: _Job, stores: tuple[GradientStore, GradientStore]) -> xr.Dat
         (predictions(stores[0]), predictions(stores[1])),
         pad_id=job.pad_id,
         seed=job.settings.seed,
-        dynamics=job.places.dynamics,
+        margins=margins,
         memory=memory_budget(job.settings),
         show=job.show,
     )
 
 
-def _words(job: _Job, stores: tuple[GradientStore, GradientStore], correct: np.ndarray) -> xr.Dataset:
+def _words(job: Job, stores: tuple[GradientStore, GradientStore], correct: np.ndarray) -> xr.Dataset:
     """What each word contributes, of the queries that decide; nothing where word embeddings are not tracked."""
     for m in range(len(job.modules)):
         queries, samples = (store[m] for store in stores)
@@ -193,73 +159,8 @@ def _words(job: _Job, stores: tuple[GradientStore, GradientStore], correct: np.n
     return xr.Dataset()
 
 
-def _gradients(job: _Job, name: str, folder: Path | None) -> tuple[GradientStore, GradientStore]:
-    """Gradients of queries and of samples, from one pass over each."""
-    queries = _collected(job, f"{name} of the queries", job.queries, folder and folder / "queries")
-    samples = _collected(job, f"{name} of the samples", job.samples, folder and folder / "samples")
-    return queries, samples
-
-
-def _collected(job: _Job, name: str, encoded: Encoded, folder: Path | None) -> GradientStore:
-    settings, dtype = job.settings, kept_dtype(job.settings)
-    budget = memory_budget(settings)
-    if folder is None and job.places.scratch and stored_bytes(job.layouts, encoded, dtype) > budget:
-        folder = job.places.scratch / name.replace(" ", "-")
-    identity = None
-    if folder is not None:
-        precision = str(compute_dtype(settings, device_of(settings, job.ranks.local)))
-        identity = {"model": job.weights, "pad": job.pad_id, "computed in": precision}
-
-    def store() -> GradientStore:
-        return GradientStore(job.layouts, encoded, folder=folder, memory=budget, dtype=dtype, identity=identity)
-
-    found = job.ranks.first_then(store)
-    mine = 0
-
-    def count(rows: int) -> None:
-        nonlocal mine
-        mine += rows
-        advance(rows)
-
-    with job.show.track(name, len(encoded)) as advance:
-        collect_gradients(
-            job.model,
-            job.modules,
-            encoded,
-            found,
-            pad_id=job.pad_id,
-            part=(job.ranks.index, job.ranks.count),
-            autocast=compute_dtype(settings, device_of(settings, job.ranks.local)),
-            advance=count,
-            say=job.show.say,
-        )
-        job.ranks.wait()
-        advance(len(encoded) - mine)
-    return found if job.ranks.count == 1 else store()
-
-
-def _trail(job: _Job, records: Sequence[Recorded]) -> list[Checkpoint]:
-    """Gradients at every recorded checkpoint, for estimators that add them up."""
-    found = []
-    for record in records:
-        place = job.places.gradients or job.places.scratch
-        folder = place and place / f"step-{record.step}"
-        with record.load_into(job.model):
-            then = replace(job, weights=weights_fingerprint(job.model))
-            queries, samples = _gradients(then, f"step {record.step}: gradients", folder)
-        found.append(Checkpoint(queries, samples, record.mean_learning_rate))
-    return found
-
-
-def _forget(trail: Sequence[Checkpoint]) -> None:
-    for folder in [store.folder for c in trail for store in (c.queries, c.samples) if store.folder]:
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # not empty yet, or not ours alone
-            folder.parent.rmdir()
-
-
 def _products(
-    job: _Job,
+    job: Job,
     stores: tuple[GradientStore, GradientStore],
     trail: list[Checkpoint],
     moments: Mapping[str, Moments],
@@ -282,7 +183,7 @@ def _products(
         )
 
 
-def _ekfac(job: _Job, mine: list[int]) -> dict[int, torch.Tensor]:
+def _ekfac(job: Job, mine: list[int]) -> dict[int, torch.Tensor]:
     from undertow.influence import ekfac
 
     positions = [m for m in mine if ekfac.covers(job.modules[m])]
@@ -306,8 +207,3 @@ def _ekfac(job: _Job, mine: list[int]) -> dict[int, torch.Tensor]:
             advance=advance,
         )
     return {m: found[i] for i, m in enumerate(positions)}
-
-
-def memory_budget(settings: AuditSettings) -> int:
-    """Bytes that gradients in memory may take: as told, or half of what is free."""
-    return psutil.virtual_memory().available // 2 if settings.memory is None else int(settings.memory * 1e9)

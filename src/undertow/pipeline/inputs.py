@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
+from undertow.baselines.registry import check_labels
 from undertow.data import (
     Planted,
     Samples,
@@ -74,7 +75,7 @@ def load_inputs(
     """Read, check and split the data of an audit.
 
     Raises:
-        DataError: for any source that cannot be used.
+        DataError: for any source that cannot be used, or labels that do not allow a baseline.
         ModelError: when the model was trained for other classes.
     """
     columns: dict[str, Any] = {
@@ -97,6 +98,7 @@ def load_inputs(
         check_same_inputs(given, other)
     selection, asked, evaluation, evaluated_on = _roles(others, settings)
     planted = plant_noise(given, settings.plant, seed=settings.seed) if settings.plant else None
+    check_labels(settings.baselines, planted.samples.labels if planted else given.labels, asked.labels)
     samples = {"training": given, **others}
     return Inputs(
         planted.samples if planted else given,

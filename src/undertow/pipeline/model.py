@@ -13,17 +13,15 @@ from undertow.errors import ModelError
 from undertow.influence.names import needing
 from undertow.models.groups import select_modules
 from undertow.models.loading import (
-    CLASSES_FILE,
     LoadedModel,
-    ModelSource,
-    class_names,
     load_model,
     prepare_tokenizer,
-    resolve_model,
     weights_fingerprint,
     with_adapter,
 )
 from undertow.models.modules import tracked_modules
+from undertow.models.sources import CLASSES_FILE, ModelSource, class_names, resolve_model
+from undertow.pipeline.baselines import check_followed
 from undertow.pipeline.coverage import check_defined
 from undertow.pipeline.inputs import Inputs
 from undertow.pipeline.recorded import check_record
@@ -95,11 +93,12 @@ def load_candidate(
 
     Raises:
         ModelError: when the model cannot be loaded, or has nothing trained and may not be trained.
-        ConfigError: when the settings select no module of it, or an estimator cannot be computed of it.
+        ConfigError: when the settings select no module of it, or an estimator or baseline cannot be computed of it.
     """
     loaded = _load(described, tokenizer, classes, settings)
     start = _start(described, loaded, classes, settings)
     train_here, fingerprint = _must_train(loaded, settings), weights_fingerprint(loaded.model)
+    check_followed(settings.baselines, trained_here=train_here)
     notes = loaded.notes if train_here else (*loaded.notes, *_unnamed(described, classes))
     allowed = _readable(loaded, settings)
     model: nn.Module = loaded.model

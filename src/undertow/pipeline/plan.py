@@ -17,7 +17,9 @@ from undertow.gradients.store import GradientStore, stored_bytes
 from undertow.influence.compute import BLOCK
 from undertow.influence.names import needing
 from undertow.influence.products import cheaper
-from undertow.pipeline.influence import memory_budget, modules_of
+from undertow.pipeline.baselines import check_room
+from undertow.pipeline.gradients import memory_budget
+from undertow.pipeline.influence import modules_of
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
 from undertow.pipeline.model import Candidate, ModelLike, describe_model, load_candidate
 from undertow.pipeline.precision import compute_dtype, kept_dtype
@@ -133,6 +135,7 @@ def _plan(model: nn.Module, candidate: Candidate, inputs: Inputs, probe: float, 
     layouts = plan_layouts(
         model, modules, samples, pad_id=tokenizer.pad_token_id, project=settings.project, seed=settings.seed
     )
+    check_room(settings.baselines, layouts, max(len(samples), len(queries)), memory_budget(settings))
     show.say(f"Trying the model for {probe:.0f} seconds …")
     rate = _probe(model, layouts, samples, tokenizer.pad_token_id, probe, settings)
     tokens = np.array([samples.lengths.sum(), queries.lengths.sum()], dtype=float)

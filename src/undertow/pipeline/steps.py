@@ -160,6 +160,10 @@ def check_libraries(settings: AuditSettings) -> None:
         from undertow.influence.ekfac import check_library
 
         check_library()
+    if "confident-learning" in settings.baselines:
+        from undertow.baselines import confident
+
+        confident.check_library()
 
 
 def check_device(settings: AuditSettings) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from undertow.models.architectures import check_targets, default_lora_targets
+from undertow.models.architectures import check_targets, default_lora_targets, transposed_targets
 from undertow.models.quiet import quiet_loading
 
 
@@ -39,6 +39,7 @@ def attach_lora(
         lora_dropout=dropout,
         target_modules=list(chosen),
         modules_to_save=list(fresh) or None,
+        fan_in_fan_out=transposed_targets(model, chosen),
     )
     torch.manual_seed(seed)
     with quiet_loading():

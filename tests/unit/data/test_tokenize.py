@@ -105,5 +105,8 @@ def test_pad_batch():
     assert batch["input_ids"].tolist() == [[2, 5, 1, 3], [2, 4, 3, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
     assert batch["token_type_ids"].tolist() == [[0] * 4, [0] * 4]
+    wide = pad_batch(encoded, np.array([0]), 9, width=4)
+    assert (wide["input_ids"].tolist(), wide["attention_mask"].tolist()) == ([[2, 4, 3, 9]], [[1, 1, 1, 0]])
+    assert pad_batch(encoded, np.array([0]), 9, width=2)["input_ids"].tolist() == [[2, 4, 3]]
     bare = encode(make_samples([0, 1], ["soup", "tea"]), tiny_tokenizer(special=False), 5)
     assert set(pad_batch(bare, np.array([0]), 0)) == {"input_ids", "attention_mask"}

@@ -28,10 +28,16 @@ def planned(
 
 
 def collected(
-    model: nn.Module, rows: Encoded, budget: int = 60, *, track: Sequence[str] = ("auto",), **where: object
+    model: nn.Module,
+    rows: Encoded,
+    budget: int = 60,
+    *,
+    track: Sequence[str] = ("auto",),
+    plan_for: Encoded | None = None,
+    **where: object,
 ) -> GradientStore:
-    """A store in float64, unless told otherwise, with the gradients of all rows."""
-    modules, layouts = planned(model, rows, track)
+    """A store in float64, unless told otherwise, with the gradients of all rows; planned for others where given."""
+    modules, layouts = planned(model, plan_for or rows, track)
     store = GradientStore(layouts, rows, **{"dtype": torch.float64, **where})
     collect_gradients(model, modules, rows, store, pad_id=PAD, token_budget=budget)
     return store

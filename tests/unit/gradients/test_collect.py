@@ -151,6 +151,20 @@ def test_longer_neighbours_change_nothing(family: str):
         torch.testing.assert_close(found, wanted, rtol=0, atol=atol, msg=f"{family} {key.name}")
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_queries_longer_than_samples_of_one_token(family: str, monkeypatch: pytest.MonkeyPatch):
+    """Of one token, any module seems to see one vector a sample; of longer queries it sees more."""
+    monkeypatch.setattr(layouts, "LARGE", 0)
+    monkeypatch.setattr(layouts, "SMALL", 0)
+    model, queries, expected = full(family)
+    samples, others = random_rows((1, 1, 1), seed=1), OTHER_EMBEDDINGS.get(family, ())
+    wanted = {n: g for n, g in expected.gradients.items() if n not in others}
+    assert_same(collected(model, queries, 20, plan_for=samples), wanted, RTOL[family])
+    store, alone = collected(model, samples), reference_gradients(model, samples).gradients
+    for position, key in enumerate(store.keys):  # of one token, attention has no choice: some are zero
+        torch.testing.assert_close(dense(store, position), alone[key.name], rtol=RTOL[family], atol=1e-8, msg=key.name)
+
+
 @pytest.mark.parametrize("budget", BUDGETS[1:])
 def test_token_types(budget: int):
     model = adapted_classifier("bert")

@@ -92,6 +92,12 @@ def test_what_modules_see():
     assert not any(layout.shared or layout.runs != 1 for layout in plans)
 
 
+def test_what_modules_see_of_one_token_is_not_taken_for_a_pooled_input():
+    _, of_one = planned(tiny_classifier("bert"), random_rows((1, 1)))
+    _, of_more = planned(tiny_classifier("bert"), random_rows((5, 9, 2)))
+    assert [layout.pooled for layout in of_one] == [layout.pooled for layout in of_more]
+
+
 @pytest.mark.parametrize("lengths", [(5, 9, 2), (6,)], ids=["several rows", "one row"])
 def test_what_all_samples_share(lengths: tuple[int, ...]):
     # Relative positions are one input for the whole batch; keys and queries see them beside the tokens.

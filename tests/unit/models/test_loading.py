@@ -15,15 +15,8 @@ from torch import nn
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 from undertow.errors import ModelError
-from undertow.models.loading import (
-    CLASSES_FILE,
-    ModelSource,
-    cache_folder,
-    load_model,
-    prepare_tokenizer,
-    resolve_model,
-    weights_fingerprint,
-)
+from undertow.models.loading import load_model, prepare_tokenizer, weights_fingerprint
+from undertow.models.sources import CLASSES_FILE, ModelSource, cache_folder, resolve_model
 
 CLASSES = ("bad", "good")
 

@@ -1,0 +1,141 @@
+"""What an audit leaves: the object it returns, the files of its run folder, and both from a run that is finished."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from datasets import Dataset
+
+from undertow.data import write_jsonl
+from undertow.errors import RunFolderError
+from undertow.influence.store import open_influence
+from undertow.metrics.noise import NoiseDetection
+from undertow.pipeline.detections import detection_curves, detections, group_detections
+from undertow.pipeline.inputs import Inputs
+from undertow.pipeline.model import Candidate
+from undertow.pipeline.results import ArmResult, Results
+from undertow.pipeline.run_folder import RunFolder
+from undertow.pipeline.settings import AuditSettings
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit returns.
+
+    Attributes:
+        harm: the harm table, one row per training sample (see `undertow.pipeline.harm.harm_table`).
+        influence: the influence tensor (estimator, module, query, sample); on disk where there is a run folder.
+        cleaned: the rows to keep, in the user's columns and with the user's labels.
+        removed: the flagged rows, likewise.
+        results: accuracies, noise detection, counts and notes.
+        manifest: what ``run.json`` holds.
+        folder: the run folder, or None.
+    """
+
+    harm: pd.DataFrame
+    influence: xr.Dataset
+    cleaned: Dataset
+    removed: Dataset
+    results: Results
+    manifest: Mapping[str, Any]
+    folder: Path | None
+
+    def report(self, path: str | Path) -> Path:
+        """Write the one-page HTML report and return where it is.
+
+        Raises:
+            RunFolderError: when ``path`` exists; a report overwrites nothing.
+        """
+        from undertow.pipeline.page import write_page
+
+        return write_page(self.harm, self.results, self.manifest, self.folder, Path(path))
+
+    def detection_curves(self) -> dict[str, NoiseDetection]:
+        """NDR curves of the audit, the loss baseline, random order and the ideal; empty without planted noise."""
+        return detection_curves(self.harm)
+
+
+def finished_audit(run: RunFolder, inputs: Inputs) -> Audit:
+    """What a finished run holds, read back."""
+    needed = ("harm.parquet", "influence.zarr", "cleaned.jsonl", "removed.jsonl", "report.html")
+    gone = [name for name in needed if not (run.path / name).exists()]
+    if gone:
+        raise RunFolderError(
+            f"{run.path} holds a finished run from which {', '.join(gone)} is gone. Put it back, use a new --out, or "
+            "--overwrite to compute the run again."
+        )
+    harm, influence = pd.read_parquet(run.path / "harm.parquet"), open_influence(run.path / "influence.zarr")
+    results = Results.model_validate(run.manifest["results"])
+    return audit_of(run, inputs, harm, influence, results, folder=run.path)
+
+
+def audit_of(
+    run: RunFolder, inputs: Inputs, harm: pd.DataFrame, influence: xr.Dataset, results: Results, *, folder: Path | None
+) -> Audit:
+    """What an audit returns, its rows parted by what is flagged."""
+    flagged = harm["flagged"].to_numpy()
+    table = inputs.train.table
+    return Audit(
+        harm=harm,
+        influence=influence,
+        cleaned=table.select(np.flatnonzero(~flagged)),
+        removed=table.select(np.flatnonzero(flagged)),
+        results=results,
+        manifest=run.manifest,
+        folder=folder,
+    )
+
+
+def results_of(
+    candidate: Candidate, inputs: Inputs, influence: xr.Dataset, harm: pd.DataFrame, arms: tuple[ArmResult, ...]
+) -> Results:
+    """Accuracies, noise detection, counts and notes of an audit."""
+    settings = candidate.settings
+    return Results(
+        model=candidate.name,
+        training_source=inputs.train.source,
+        classes=inputs.train.classes,
+        training_rows=len(inputs.train),
+        selection_rows=len(inputs.selection),
+        query_rows=len(inputs.queries),
+        modules=influence.sizes["module"],
+        parameters=int(influence["size"].sum()),
+        query_accuracy=float(influence["query_correct"].mean()),
+        flagged=int(harm["flagged"].sum()),
+        evaluated_on=inputs.evaluated_on if arms else "",
+        detected=inputs.detected,
+        notes=(*inputs.notes, *candidate.notes, *_truncation(influence, settings)),
+        planted=int(harm["planted"].sum()) if "planted" in harm else 0,
+        detections=detections(harm, influence, settings),
+        group_detections=group_detections(harm),
+        arms=arms,
+    )
+
+
+def _truncation(influence: xr.Dataset, settings: AuditSettings) -> tuple[str, ...]:
+    counts = {name: int(influence[f"{name}_truncated"]) for name in ("samples", "queries")}
+    if not any(counts.values()):
+        return ()
+    samples = f"{counts['samples']:,} of {influence.sizes['sample']:,} training texts"
+    queries = f"{counts['queries']:,} of {influence.sizes['query']:,} queries"
+    return (
+        f"{samples} and {queries} are longer than {settings.max_length} tokens and were cut; "
+        "the model saw only their beginning. --max-length changes the limit, up to what the model can read.",
+    )
+
+
+def write_outputs(run: RunFolder, result: Audit) -> None:
+    """Leave tables, cleaned data, results and report in the run folder."""
+    with run.stage("outputs"):
+        temporary = run.path / "harm.parquet.tmp"
+        result.harm.to_parquet(temporary, index=False)
+        temporary.replace(run.path / "harm.parquet")
+        write_jsonl(result.cleaned, run.path / "cleaned.jsonl")
+        write_jsonl(result.removed, run.path / "removed.jsonl")
+        (run.path / "report.html").unlink(missing_ok=True)  # left by an interruption of this very stage
+        result.report(run.path / "report.html")
+    run.sweep()

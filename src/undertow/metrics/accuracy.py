@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Int, Shaped
 from scipy.stats import binomtest
 
 from undertow.metrics.intervals import Interval, percentiles, resamples
@@ -90,7 +90,7 @@ def classification_table(
     return pd.DataFrame([(i.value, i.low, i.high) for i in table.values()], list(table), ["value", "low", "high"])
 
 
-def _measures(confusion: Float[np.ndarray, "label prediction"], positive: int | None) -> list[float]:
+def _measures(confusion: Int[np.ndarray, "label prediction"], positive: int | None) -> list[float]:
     """F1 macro, F1 of the positive class where there is one, and Matthews' correlation (Gorodkin 2004)."""
     counts = confusion.astype(np.float64)
     hits, labelled, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)

@@ -1,6 +1,6 @@
 """Intervals by resampling: percentile bootstrap over rows, seeded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,13 +39,12 @@ def bootstrap(
 
 def resamples(
     n: int, *, strata: Shaped[np.ndarray, " n"] | None = None, times: int = 1000, seed: int = 0
-) -> list[Int[np.ndarray, " n"]]:
+) -> Iterator[Int[np.ndarray, " n"]]:
     """Positions of rows drawn with replacement, [n] each; with ``strata`` within each class."""
     generator = np.random.default_rng(seed)
-    if strata is None:
-        return list(generator.integers(0, n, (times, n)))
-    groups = [np.flatnonzero(strata == value) for value in np.unique(strata)]
-    return [np.concatenate([generator.choice(group, len(group)) for group in groups]) for _ in range(times)]
+    groups = [np.arange(n)] if strata is None else [np.flatnonzero(strata == value) for value in np.unique(strata)]
+    for _ in range(times):
+        yield np.concatenate([group[generator.integers(0, len(group), len(group))] for group in groups])
 
 
 def percentiles(value: float, drawn: Float[np.ndarray, " times"]) -> Interval:

@@ -30,6 +30,7 @@ def manifest(folder):
 def test_all_files_are_there_and_no_others(full, plain):
     common = {
         "adapter",
+        "cancellation.parquet",
         "cleaned.jsonl",
         "dynamics.npy",
         "harm.parquet",

@@ -1,5 +1,6 @@
 """Cancellation: how far the gradients of single samples undo one another in their sum (Yeh et al. 2022)."""
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
 import numpy as np
@@ -7,6 +8,24 @@ from jaxtyping import Float
 
 # Beyond this ratio a sum in float64 cannot be told from rounding, and counts as zero.
 LARGEST = 1e12
+
+
+@dataclass(frozen=True)
+class WeightCancellation:
+    """Cancellation of each weight of a module.
+
+    Attributes:
+        ratios: Σ_i |∂ℓ_i/∂w| / |Σ_i ∂ℓ_i/∂w|, [weights] in float32; infinite where only the sum is 0, NaN where all
+            terms are.
+        absolute: Σ_w Σ_i |∂ℓ_i/∂w|.
+        signed: Σ_w |Σ_i ∂ℓ_i/∂w|.
+        untouched: number of weights beside these that no sample touches.
+    """
+
+    ratios: Float[np.ndarray, " d"]
+    absolute: float
+    signed: float
+    untouched: int = 0
 
 
 @dataclass(frozen=True)
@@ -21,7 +40,7 @@ class Cancellation:
         std: their standard deviation (n in the divisor).
         median: their median.
         min: the smallest.
-        max: the largest finite one.
+        max: the largest.
         infinite: share of the weights whose sum is zero while its terms are not.
 
     Numbers that are not defined, as where no weight is touched, are NaN.
@@ -45,27 +64,14 @@ class Cancellation:
 CANCELLATION_COLUMNS = tuple(field.name for field in fields(Cancellation))
 
 
-def weight_cancellation(absolute: Float[np.ndarray, " d"], signed: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
-    """Σ_i |∂ℓ_i/∂w| / |Σ_i ∂ℓ_i/∂w| of each weight: infinite where only the sum is 0, NaN where all terms are.
-
-    A ratio above `LARGEST` counts as infinite.
-    """
-    size = np.abs(signed)
-    ratios = np.full(len(absolute), np.inf)
-    # Compared by a product: a quotient by the smallest numbers would overflow.
-    np.divide(absolute, size, out=ratios, where=size * LARGEST > absolute)
-    ratios[absolute == 0] = np.nan
-    return ratios
-
-
-def cancellation(
+def weight_cancellation(
     absolute: Float[np.ndarray, " d"], signed: Float[np.ndarray, " d"], *, untouched: int = 0
-) -> Cancellation:
-    """Cancellation of a set of weights from what its gradients add up to.
+) -> WeightCancellation:
+    """Cancellation of each weight from what its gradients add up to. A ratio above `LARGEST` counts as infinite.
 
     Args:
-        absolute: Σ_i |∂ℓ_i/∂w| of each weight.
-        signed: Σ_i ∂ℓ_i/∂w of each weight.
+        absolute: Σ_i |∂ℓ_i/∂w| of each weight, in float64.
+        signed: Σ_i ∂ℓ_i/∂w of each weight, in float64.
         untouched: number of weights beside these that no sample touches.
 
     Raises:
@@ -73,17 +79,28 @@ def cancellation(
     """
     if not (np.isfinite(absolute).all() and np.isfinite(signed).all()):
         raise ValueError("sums of gradients must be finite")
-    if (np.abs(signed) > absolute * (1 + 1e-6)).any():
+    size = np.abs(signed)
+    if (size > absolute * (1 + 1e-9)).any():  # beyond what rounding explains
         raise ValueError("the absolute value of a sum exceeds the sum of the absolute values")
-    ratios = weight_cancellation(absolute, signed)
+    ratios = np.full(len(absolute), np.inf)
+    # Compared by a product: a quotient by the smallest numbers would overflow.
+    np.divide(absolute, size, out=ratios, where=size * LARGEST > absolute)
+    ratios[absolute == 0] = np.nan
+    return WeightCancellation(ratios.astype(np.float32), float(absolute.sum()), float(size.sum()), untouched)
+
+
+def cancellation(parts: Sequence[WeightCancellation]) -> Cancellation:
+    """Cancellation of all weights of some modules together."""
+    ratios = np.concatenate([part.ratios for part in parts]) if parts else np.zeros(0, dtype=np.float32)
     touched = ratios[~np.isnan(ratios)]
-    finite, count = touched[np.isfinite(touched)], len(touched)
-    whole, size = float(absolute.sum()), float(np.abs(signed).sum())
-    spread = (finite.mean(), finite.std(), np.median(finite), finite.min(), finite.max()) if len(finite) else [np.nan] * 5
+    finite = touched[np.isfinite(touched)].astype(np.float64)
+    absolute, signed = sum(part.absolute for part in parts), sum(part.signed for part in parts)
+    whole = (absolute / signed if signed * LARGEST > absolute else np.inf) if len(touched) else np.nan
+    spread = [f(finite) for f in (np.mean, np.std, np.median, np.min, np.max)] if len(finite) else [np.nan] * 5
     return Cancellation(
-        count,
-        untouched + len(absolute) - count,
-        whole / size if size * LARGEST > whole else (np.inf if count else np.nan),
+        len(touched),
+        sum(part.untouched for part in parts) + len(ratios) - len(touched),
+        whole,
         *map(float, spread),
-        infinite=1 - len(finite) / count if count else np.nan,
+        infinite=1 - len(finite) / len(touched) if len(touched) else np.nan,
     )

@@ -31,6 +31,7 @@ from undertow.models.groups import select_modules
 from undertow.models.loading import weights_fingerprint
 from undertow.models.modules import TrackedModule, tracked_modules
 from undertow.pipeline.baselines import baseline_harms
+from undertow.pipeline.cancellation import keep_cancellation
 from undertow.pipeline.coverage import coverage
 from undertow.pipeline.precision import compute_dtype, kept_dtype
 from undertow.pipeline.ranks import Ranks, alone
@@ -47,7 +48,7 @@ class Places:
     """Where the influence stage puts things; all None keeps everything in memory.
 
     Attributes:
-        tensor: zarr store of the result.
+        tensor: zarr store of the result; ``cancellation.parquet`` goes beside it.
         gradients: folder of the gradient cache.
         scratch: folder for what is of no use afterwards.
         recorded: folder of a training's recorded checkpoints.
@@ -142,6 +143,7 @@ def influence_step(
     if not me.first and where.tensor is not None:
         me.wait()
         return open_influence(where.tensor)
+    keep_cancellation(stores[1], where.tensor, frame.attrs[FINGERPRINT], settings.cancellation, show)
     of_queries, of_samples = (predictions(store) for store in stores)
     variables = xr.Dataset(
         {

@@ -40,7 +40,7 @@ def collected(model, samples, **options) -> GradientStore:
     return store
 
 
-def by_the_formula(rows: torch.Tensor) -> dict[str, float]:
+def by_the_formula(rows: torch.Tensor) -> dict[str, int | float]:
     """Of dense gradients [n, d]."""
     absolute, size = rows.abs().sum(0), rows.sum(0).abs()
     touched = absolute > 0

@@ -100,7 +100,9 @@ def test_true_noise_reaches_metrics_only():
     """What computes a harm imports no metric, cannot be told what is noisy, and reads no planted rows."""
     files = [f for f in FILES if room(f) in HARM_ROOMS]
     assert {room(f) for f in files} == set(HARM_ROOMS)
-    assert not [f"{f}:{line}" for f in files for other, line in imports(f) if other in ("metrics", "report", "pipeline")]
+    assert not [
+        f"{f}:{line}" for f in files for other, line in imports(f) if other in ("metrics", "report", "pipeline")
+    ]
     named = [f"{f}:{line} {name}" for f in files for name, line in parameters(f) if TRUTH.search(name)]
     read = [f"{f}:{line} {text!r}" for f in files for text, line in literals(f) if "planted" in text]
     assert not named + read

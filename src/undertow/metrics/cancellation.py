@@ -56,7 +56,7 @@ class Cancellation:
     max: float
     infinite: float
 
-    def row(self) -> dict[str, float]:
+    def row(self) -> dict[str, int | float]:
         """Attributes by name, for a table."""
         return dict(zip(CANCELLATION_COLUMNS, astuple(self), strict=True))
 

@@ -164,7 +164,9 @@ def comparison_table(
         resampled = np.array([array[rows].mean(0) for rows in drawn])
         found = [percentiles(float(v), column) for v, column in zip(array.mean(0), resampled.T, strict=True)]
         columns = [name, f"{name}_low", f"{name}_high"]
-        table[columns] = pd.DataFrame([(i.value, i.low, i.high) for i in found], ranks.columns, columns).loc[table.index]
+        table[columns] = pd.DataFrame([(i.value, i.low, i.high) for i in found], ranks.columns, columns).loc[
+            table.index
+        ]
     return table.assign(mean=scores.mean(), std=scores.std(), median=scores.median())
 
 

@@ -7,9 +7,7 @@ from jaxtyping import Bool, Float
 from undertow.metrics.noise import noise_detection
 
 
-def quantile_histogram(
-    harm: Float[np.ndarray, " n"], noisy: Bool[np.ndarray, " n"], *, bins: int = 10
-) -> pd.DataFrame:
+def quantile_histogram(harm: Float[np.ndarray, " n"], noisy: Bool[np.ndarray, " n"], *, bins: int = 10) -> pd.DataFrame:
     """Noisy and clean samples in each of ``bins`` equal shares of the samples, most harmful first.
 
     Columns start and stop (share of the samples, from 0 to 1), noisy and clean: expected counts, which are no whole

@@ -72,6 +72,11 @@ def random_detection(n: int, noisy: int) -> NoiseDetection:
     return NoiseDetection(inspected, inspected, noisy)
 
 
+def oracle_harm(noisy: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """1 for each sample known to be noisy, else 0: a control, never a method."""
+    return noisy.astype(np.float64)
+
+
 def auroc(harm: Float[np.ndarray, " n"], noisy: Bool[np.ndarray, " n"]) -> float:
     """Area under the ROC curve: how often a noisy sample has more harm than a clean one, ties half.
 
@@ -188,4 +193,6 @@ def _check(harm: Float[np.ndarray, " n"], noisy: Bool[np.ndarray, " n"]) -> None
     if not noisy.any():
         raise ValueError("no sample is noisy, so a noise detection rate is not defined")
     if np.isnan(harm).any():
-        raise ValueError(f"the harm of {int(np.isnan(harm).sum())} of {len(harm)} samples is NaN, so they have no order")
+        raise ValueError(
+            f"the harm of {int(np.isnan(harm).sum())} of {len(harm)} samples is NaN, so they have no order"
+        )

@@ -32,8 +32,8 @@ def random_subsets(samples: int, count: int, *, share: float = 0.5, seed: int = 
     size = round(share * samples)
     if not 0 < size < samples or count < 1:
         raise ConfigError(
-            f"{count} subsets of {share:g} of {samples} samples are not accepted: one subset at least, each with some of "
-            "the samples and not all. A share of 0.5 is usual."
+            f"{count} subsets of {share:g} of {samples} samples are not accepted: one subset at least, each with some "
+            "of the samples and not all. A share of 0.5 is usual."
         )
     masks = np.zeros((count, samples), dtype=bool)
     for subset, mask in enumerate(masks):
@@ -114,8 +114,8 @@ def _check_folder(folder: Path, wanted: Mapping[str, Any]) -> None:
         other = [name for name in wanted if held.get(name) != wanted[name]]
         if other:
             raise RunFolderError(
-                f"{folder} holds losses of subsets of another {', '.join(other)}. Give another folder, or the same data, "
-                "start and settings to go on."
+                f"{folder} holds losses of subsets of another {', '.join(other)}. Give another folder, or the same "
+                "data, start and settings to go on."
             )
         return
     folder.mkdir(parents=True, exist_ok=True)

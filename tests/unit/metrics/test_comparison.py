@@ -42,7 +42,7 @@ DEMSAR = pd.DataFrame(
         (1.000, 1.000, 1.000, 1.000),
         (0.940, 0.962, 0.965, 0.962),
         (0.619, 0.666, 0.614, 0.669),
-        (0.972, 0.981, 0.975, 0.975),
+        (0.972, 0.981, 0.9751, 0.975),  # both printed as 0.975, with the ranks 2 and 3
         (0.957, 0.978, 0.946, 0.970),
     ],
     columns=["C4.5", "C4.5+m", "C4.5+cf", "C4.5+m+cf"],
@@ -125,13 +125,13 @@ def test_nemenyi_against_scikit_posthocs():
 def test_wilcoxon_of_hollander_and_wolfe():
     # One-sided p = 0.01953 from V = 40; two-sided twice that.
     found = wilcoxon_holm(DEPRESSION)
-    assert found.loc["before", "after"] == pytest.approx(10 / 2**9)
+    assert found.loc["before", "after"] == pytest.approx(0.0390625)
     assert found.loc["after", "before"] == found.loc["before", "after"]
     assert found.loc["before", "before"] == 1
 
 
 def test_wilcoxon_against_scipy_and_statsmodels():
-    scores = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)) + [0, 0.4, 0.8, 1.6])
+    scores = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)) + np.array([0, 0.4, 0.8, 1.6]))
     pairs = [(i, j) for i in range(4) for j in range(i + 1, 4)]
     raw = [wilcoxon(scores[i], scores[j]).pvalue for i, j in pairs]
     corrected = multipletests(raw, method="holm")[1]
@@ -146,9 +146,9 @@ def test_holm_by_hand():
     assert holm(np.zeros(0)).tolist() == []
 
 
-@settings(max_examples=40, deadline=None)
-@given(arrays(np.float64, st.integers(1, 12), elements=st.floats(0, 1)))
-def test_holm_against_statsmodels(p_values: np.ndarray):
+@pytest.mark.parametrize("count", [1, 2, 5, 20])
+def test_holm_against_statsmodels(count: int):
+    p_values = np.random.default_rng(count).integers(0, 40, count) / 400  # some of them tie
     np.testing.assert_allclose(holm(p_values), multipletests(p_values, method="holm")[1], atol=1e-12)
 
 
@@ -242,7 +242,15 @@ def test_the_order_of_columns_does_not_matter():
 
 def test_refusals():
     holed = pd.DataFrame({"a": [1.0, np.nan], "b": [1.0, 2.0]}, index=pd.Index([("sst2", 0), ("rte", 1)]))
-    for function in (block_ranks, win_rates, pairwise_wins, nemenyi, wilcoxon_holm, statistical_ranks, comparison_table):
+    for function in (
+        block_ranks,
+        win_rates,
+        pairwise_wins,
+        nemenyi,
+        wilcoxon_holm,
+        statistical_ranks,
+        comparison_table,
+    ):
         with pytest.raises(ValueError, match=r"1 of 4 scores are missing, among them of block \('rte', 1\)"):
             function(holed)
         with pytest.raises(ValueError, match="two configurations at least, not 1 and 1"):

@@ -15,6 +15,7 @@ from undertow.metrics.noise import (
     detection_table,
     ideal_detection,
     noise_detection,
+    oracle_harm,
     random_detection,
 )
 
@@ -135,8 +136,8 @@ def test_ties_by_hand():
     assert noise_detection(harm, noisy).precision(0.25) == pytest.approx(0.5)
 
 
-@settings(max_examples=60, deadline=None)
-@given(rows=rows.filter(lambda pairs: 0 < sum(noisy for _, noisy in pairs) < len(pairs)))
+@settings(max_examples=25, deadline=None)
+@given(rows=rows.filter(lambda pairs: 0 < sum(noisy for _, noisy in pairs) < len(pairs) < 6))
 def test_areas_are_means_over_all_orders_of_ties(rows: list[tuple[float, bool]]):
     harm, noisy = (list(column) for column in zip(*rows, strict=True))
     given_ = np.array(harm), np.array(noisy)
@@ -152,6 +153,12 @@ def test_no_measure_depends_on_the_order_of_rows(rows: list[tuple[float, bool]],
     order = np.random.default_rng(seed).permutation(len(harm))
     for measure in (auroc, average_precision, lambda h, y: noise_detection(h, y).auc):
         assert measure(harm[order], noisy[order]) == pytest.approx(measure(harm, noisy), abs=1e-12)
+
+
+def test_oracle_finds_all_noise_first():
+    noisy = np.array([False, True, False, True])
+    assert noise_detection(oracle_harm(noisy), noisy).auc == 1
+    assert auroc(oracle_harm(noisy), noisy) == average_precision(oracle_harm(noisy), noisy) == 1
 
 
 def example(n: int = 300, noisy: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +178,7 @@ def test_against_scikit_learn_without_ties():
 def test_random_order_has_the_precision_of_chance():
     noisy = np.arange(50) < 10
     assert average_precision(np.zeros(50), noisy) == pytest.approx(
-        np.mean([average_precision_score(noisy, np.random.default_rng(s).random(50)) for s in range(4000)]), abs=0.01
+        np.mean([average_precision_score(noisy, np.random.default_rng(s).random(50)) for s in range(1000)]), abs=0.01
     )
     assert auroc(np.zeros(50), noisy) == 0.5
 
@@ -179,7 +186,15 @@ def test_random_order_has_the_precision_of_chance():
 def test_table_of_all_measures():
     harm, noisy = example()
     table = detection_table(harm, noisy, shares=(0.1, 0.3), times=200)
-    assert list(table.index) == ["NDR@10", "NDR@30", "precision@10", "precision@30", "AUC-NDR", "AUROC", "average precision"]
+    assert list(table.index) == [
+        "NDR@10",
+        "NDR@30",
+        "precision@10",
+        "precision@30",
+        "AUC-NDR",
+        "AUROC",
+        "average precision",
+    ]
     curve = noise_detection(harm, noisy)
     expected = [curve.ndr(0.1), curve.ndr(0.3), curve.precision(0.1), curve.precision(0.3), curve.auc]
     assert table["value"].tolist() == pytest.approx([*expected, auroc(harm, noisy), average_precision(harm, noisy)])
@@ -191,16 +206,12 @@ def test_table_of_all_measures():
 
 
 def test_interval_is_that_of_the_known_error():
-    """Hanley & McNeil 1982: the standard error of an AUROC."""
+    """DeLong et al. 1988: the variance of an AUROC from what each noisy and each clean sample adds to it."""
     harm, noisy = example()
-    area, positives, negatives = auroc(harm, noisy), 60, 240
-    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
-    error = np.sqrt(
-        (area * (1 - area) + (positives - 1) * (q1 - area**2) + (negatives - 1) * (q2 - area**2))
-        / (positives * negatives)
-    )
+    wins = harm[noisy][:, None] > harm[~noisy][None]
+    error = np.sqrt(wins.mean(1).var(ddof=1) / 60 + wins.mean(0).var(ddof=1) / 240)
     found = detection_table(harm, noisy, times=2000).loc["AUROC"]
-    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * error, rel=0.15)
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 
 def test_stratified_resamples_keep_the_number_of_noisy_samples():

@@ -17,7 +17,9 @@ def test_by_hand():
     assert found.by_block.tolist() == pytest.approx([1, 0.5, -1])
     assert found.by_block.index.equals(BLOCKS)
     assert found.within.value == pytest.approx(0.5 / 3)
-    assert found.overall.value == pytest.approx(spearmanr(proxy.to_numpy().ravel(), OUTCOME.to_numpy().ravel()).statistic)
+    assert found.overall.value == pytest.approx(
+        spearmanr(proxy.to_numpy().ravel(), OUTCOME.to_numpy().ravel()).statistic
+    )
     assert (found.within.low, found.within.high) == pytest.approx((-1, 1))
 
 

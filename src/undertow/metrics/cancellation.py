@@ -96,11 +96,16 @@ def cancellation(parts: Sequence[WeightCancellation]) -> Cancellation:
     finite = touched[np.isfinite(touched)].astype(np.float64)
     absolute, signed = sum(part.absolute for part in parts), sum(part.signed for part in parts)
     whole = (absolute / signed if signed * LARGEST > absolute else np.inf) if len(touched) else np.nan
-    spread = [f(finite) for f in (np.mean, np.std, np.median, np.min, np.max)] if len(finite) else [np.nan] * 5
+    measures = (np.mean, np.std, np.median, np.min, np.max)
+    mean, std, median, low, high = (float(f(finite)) if len(finite) else np.nan for f in measures)
     return Cancellation(
         len(touched),
         sum(part.untouched for part in parts) + len(ratios) - len(touched),
         whole,
-        *map(float, spread),
-        infinite=1 - len(finite) / len(touched) if len(touched) else np.nan,
+        mean,
+        std,
+        median,
+        low,
+        high,
+        1 - len(finite) / len(touched) if len(touched) else np.nan,
     )

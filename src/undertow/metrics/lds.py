@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 
-from undertow.metrics.intervals import Interval, bootstrap
+from undertow.metrics.intervals import Interval, percentiles
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class DatamodelingScore:
     """The linear datamodeling score of one attribution.
 
     Attributes:
-        mean: over the queries, with an interval over resampled queries; the subsets are held fixed.
+        mean: over the queries, with its 95% bootstrap interval over queries and subsets, both drawn anew.
         by_query: Spearman correlation of each query, [q].
     """
 
@@ -38,7 +38,7 @@ def datamodeling_score(
         attribution: of each sample to the output on each query; influence as it is: positive = helpful.
         masks: which samples each subset holds.
         outputs: measured on each query after training on each subset, higher = better: minus the loss.
-        times: resamples of the queries.
+        times: resamples of queries and subsets.
         seed: seed of the resamples.
 
     A query whose predictions, or outputs, are the same for all subsets scores 0: they foretell nothing.
@@ -51,12 +51,17 @@ def datamodeling_score(
     if not (np.isfinite(attribution).all() and np.isfinite(outputs).all()):
         raise ValueError("attributions and outputs must be finite")
     predicted = attribution.astype(np.float64) @ masks.T.astype(np.float64)
-    scores = _correlations(rankdata(predicted, axis=1), rankdata(outputs.T, axis=1))
-    mean = bootstrap(lambda rows: float(scores[rows].mean()), len(scores), times=times, seed=seed)
-    return DatamodelingScore(mean, scores)
+    measured = outputs.T.astype(np.float64)
+    scores, means = _correlations(predicted, measured), np.empty(times)
+    generator = np.random.default_rng(seed)
+    for i in range(times):  # queries share the subsets, so that resampling them alone would promise too much
+        drawn = np.ix_(*(generator.integers(0, length, length) for length in predicted.shape))
+        means[i] = _correlations(predicted[drawn], measured[drawn]).mean()
+    return DatamodelingScore(percentiles(float(scores.mean()), means), scores)
 
 
 def _correlations(a: Float[np.ndarray, "q s"], b: Float[np.ndarray, "q s"]) -> Float[np.ndarray, " q"]:
+    a, b = rankdata(a, axis=1), rankdata(b, axis=1)
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     sizes = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     found: np.ndarray = np.divide((a * b).sum(1), sizes, out=np.zeros(len(a)), where=sizes > 0)

@@ -33,8 +33,18 @@ def test_a_linear_model_is_foretold_and_noise_is_not():
     assert datamodeling_score(effects, masks, outputs).mean.value == pytest.approx(1)
     assert datamodeling_score(-effects, masks, outputs).mean.value == pytest.approx(-1)
     noise = datamodeling_score(rng.normal(size=(8, 30)), masks, outputs).mean
-    assert noise.low < 0.2
-    assert noise.high > -0.2
+    assert noise.low < 0 < noise.high
+
+
+def test_interval_covers_what_the_subsets_leave_open():
+    """All queries alike: what is uncertain is the correlation over the subsets, as of one query (Fisher's z)."""
+    rng = np.random.default_rng(0)
+    masks, effects = rng.random((50, 30)) < 0.5, rng.normal(size=30)
+    outputs = (masks @ effects + 2 * rng.normal(size=50))[:, None].repeat(8, axis=1)
+    found = datamodeling_score(np.tile(effects, (8, 1)), masks, outputs)
+    assert len(set(found.by_query.round(9))) == 1
+    width = 2 * 1.96 / np.sqrt(47) * (1 - found.mean.value**2)
+    assert found.mean.high - found.mean.low == pytest.approx(width, rel=0.35)
 
 
 def test_the_scale_of_each_query_does_not_matter():

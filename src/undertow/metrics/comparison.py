@@ -1,7 +1,8 @@
 """Which configuration is better, over many blocks: ranks, win rates and tests.
 
 A table of scores has one row a block (a task with a seed) and one column a configuration; a higher score is better
-(an accuracy, an NDR). Every cell is filled. Demšar 2006 is the reference for all tests.
+(an accuracy, an NDR). Every cell is filled. Tests are as in Demšar 2006; pairs are told apart by Wilcoxon's test unless
+asked otherwise, as Benavoli et al. 2016 advise: Nemenyi's verdict on a pair depends on the other configurations.
 """
 
 from dataclasses import dataclass

@@ -120,14 +120,15 @@ def main() -> None:
         seeded = settings.model_copy(update={"seed": seed})
         start, place = start_of(train.classes, seeded), folder / f"subsets-{seed}"
         losses.append(retrained_losses(start, train, selection, queries, seeded, masks, folder=place, reporter=show))
-    rows = scores(dataset, masks, -np.mean(losses, axis=0))
+    outputs = -np.mean(losses, axis=0)
+    rows = scores(dataset, masks, outputs)
     agree = f"; the losses of two seeds correlate at {ceiling(losses):.3f}" if len(losses) > 1 else ""
     text = (
         f"MiniLM-L6 with LoRA, {options.task}, {len(train)} samples with {options.noise:.0%} of the labels flipped, "
         f"{len(queries)} queries, {options.epochs} epochs at {options.learning_rate:g}; {options.subsets} subsets of "
         f"{options.share:.0%}, each trained with {options.seeds} seed{'s' * (options.seeds > 1)}{agree}. In brackets "
-        f"the 95% interval over queries and subsets. Attributions in random order "
-        f"stay within ±{chance(dataset, masks, outputs):.3f} in 95 of 100 orders.\n\n"
+        "the 95% interval over queries and subsets. Attributions in random order stay "
+        f"within ±{chance(dataset, masks, outputs):.3f} in 95 of 100 orders.\n\n"
     ) + table(("LDS", *GROUPS), rows)
     print("\n" + text)
     if options.write:

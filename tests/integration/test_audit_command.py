@@ -30,6 +30,7 @@ def manifest(folder):
 def test_all_files_are_there_and_no_others(full, plain):
     common = {
         "adapter",
+        "cancellation.parquet",
         "cleaned.jsonl",
         "dynamics.npy",
         "harm.parquet",
@@ -191,7 +192,7 @@ def test_progress_goes_to_standard_error(full, plain):
 
 @pytest.mark.parametrize("name", ["full", "plain"])
 def test_no_other_library_says_anything(name, request):
-    stages = "fine-tuning|gradients of the|influence of|aggregation of|retrain:|evaluate:"
+    stages = "fine-tuning|gradients of the|influence of|cancellation of|aggregation of|retrain:|evaluate:"
     ours = rf"(Training|Validation|Test) data .*|({stages}).*"
     lines = [line.strip() for line in request.getfixturevalue(name).outcome.err.splitlines() if line.strip()]
     assert [line for line in lines if not re.fullmatch(ours, line)] == []

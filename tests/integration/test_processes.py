@@ -62,6 +62,8 @@ def same_results(folder, other, variables):
     assert [s["processes"] for s in stages] == [2, 1]
     assert stages[0]["modules"] == stages[1]["modules"]
     assert {p.name for p in folder.iterdir()} == {p.name for p in other.iterdir()}
+    tables = [pd.read_parquet(f / "cancellation.parquet") for f in (folder, other)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
 def said_once(done, folder):

@@ -164,3 +164,5 @@ def same_tensor(folder, whole):
         assert np.array_equal(datasets[0][name].values, datasets[1][name].values), name
     assert np.isfinite(datasets[0]["influence"].values).all()
     assert datasets[0].attrs == datasets[1].attrs
+    tables = [pd.read_parquet(f / "cancellation.parquet") for f in (folder, whole)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)

@@ -28,7 +28,7 @@ ALLOWED = {
     "gradients": {"data", "models", "errors"},
     "training": {"data", "models", "errors"},
     "influence": {"data", "gradients", "models", "errors"},
-    "baselines": {"influence", "gradients", "data", "models", "metrics", "errors"},
+    "baselines": {"influence", "gradients", "data", "models", "errors"},
     "report": {"metrics", "errors"},
 }
 ALLOWED["__main__"] = {"cli"}
@@ -79,6 +79,35 @@ def test_dependencies_point_one_way(path: Path):
     allowed = ALLOWED[room(path)] | ({room(path)} if path.parent != SOURCE else set())
     wrong = [f"{path}:{line} imports {other}" for other, line in imports(path) if other not in allowed]
     assert not wrong
+
+
+# Rooms that compute a harm, and words that would hand them the truth.
+HARM_ROOMS = ("gradients", "influence", "baselines", "aggregation")
+TRUTH = re.compile(r"noisy|noise|planted|truth|original_label|flipped|oracle", re.IGNORECASE)
+
+
+def parameters(path: Path) -> Iterator[tuple[str, int]]:
+    """Names that functions and classes of a file can be given, with their lines."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.ClassDef):  # fields of a dataclass
+            fields = [f for f in node.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
+            yield from ((f.target.id, f.lineno) for f in fields if isinstance(f.target, ast.Name))
+
+
+def test_true_noise_reaches_metrics_only():
+    """What computes a harm imports no metric, cannot be told what is noisy, and reads no planted rows."""
+    files = [f for f in FILES if room(f) in HARM_ROOMS]
+    assert {room(f) for f in files} == set(HARM_ROOMS)
+    assert not [
+        f"{f}:{line}" for f in files for other, line in imports(f) if other in ("metrics", "report", "pipeline")
+    ]
+    named = [f"{f}:{line} {name}" for f in files for name, line in parameters(f) if TRUTH.search(name)]
+    read = [f"{f}:{line} {text!r}" for f in files for text, line in literals(f) if "planted" in text]
+    assert not named + read
+    seen = {name for f in FILES if room(f) == "metrics" for name, _ in parameters(f)}
+    assert {"noisy", "harm"} <= seen  # the search finds such names where they are allowed
 
 
 def literals(path: Path) -> Iterator[tuple[str, int]]:

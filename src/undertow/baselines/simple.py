@@ -1,7 +1,7 @@
-"""Harm scores that need no influence: the loss, random order, and the oracle."""
+"""Harm scores that need no influence: the loss and random order."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 
 def loss_harm(loss: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -12,8 +12,3 @@ def loss_harm(loss: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 def random_harm(samples: int, *, seed: int) -> Float[np.ndarray, " n"]:
     """Uniform random scores in [0, 1)."""
     return np.random.default_rng(seed).random(samples)
-
-
-def oracle_harm(noisy: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """1 for each sample known to be noisy, else 0. A control, never a method: no registry offers it."""
-    return noisy.astype(np.float64)

@@ -89,13 +89,14 @@ def audit_command(
     gradients: Annotated[str | None, _option("gradients", "FOLDER")] = None,
     recorded: Annotated[str | None, _option("recorded", "FOLDER")] = None,
     keep: Annotated[str | None, _option("keep", "WHAT", ": tensor, groups or scores")] = None,
+    cancellation: Annotated[str | None, _option("cancellation", "WHICH", ": auto, all or none")] = None,
     trust_remote_code: Annotated[bool, _option("trust_remote_code")] = False,
 ) -> None:
     """Find the training samples that harm a model, and hand back a cleaned set.
 
     Reads a model, a training set and a trusted validation set. Fine-tunes LoRA first where the model has
     neither an adapter nor a trained head. Leaves in RUN: harm.parquet, cleaned.jsonl, removed.jsonl,
-    report.html, influence.zarr, the adapter, and run.json.
+    report.html, influence.zarr, cancellation.parquet, the adapter, and run.json.
     """
     settings = told_settings(locals())
 

@@ -29,7 +29,7 @@ class Places:
     """Where the influence stage puts things; all None keeps everything in memory.
 
     Attributes:
-        tensor: zarr store of the result.
+        tensor: zarr store of the result; ``cancellation.parquet`` goes beside it.
         gradients: folder of the gradient cache.
         scratch: folder for what is of no use afterwards.
         recorded: folder of a training's recorded checkpoints.

@@ -30,6 +30,7 @@ from undertow.models.groups import select_modules
 from undertow.models.loading import weights_fingerprint
 from undertow.models.modules import TrackedModule, tracked_modules
 from undertow.pipeline.baselines import baseline_harms, check_room, training_margins
+from undertow.pipeline.cancellation import keep_cancellation
 from undertow.pipeline.coverage import coverage
 from undertow.pipeline.gradients import Job, Places, forget_trail, memory_budget, take_gradients, take_trail
 from undertow.pipeline.ranks import Ranks, alone
@@ -108,6 +109,7 @@ def influence_step(
     if not me.first and where.tensor is not None:
         me.wait()
         return open_influence(where.tensor)
+    keep_cancellation(stores[1], where.tensor, frame.attrs[FINGERPRINT], settings.cancellation, show)
     of_queries, of_samples = (predictions(store) for store in stores)
     variables = xr.Dataset(
         {

@@ -87,6 +87,11 @@ class AuditSettings(FinetuneConfig):
         description="what stays: the whole influence tensor, means of layer groups, or one score for each module and "
         "row, in memory that does not grow with the queries",
     )
+    cancellation: Literal["auto", "all", "none"] = Field(
+        "auto",
+        description="modules whose cancellation is measured; auto leaves out linear layers held by their factors where "
+        "that takes long",
+    )
     trust_remote_code: bool = Field(False, description="run Python code that comes with the model")
 
     @field_validator("estimators")

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from undertow.baselines.simple import loss_harm, oracle_harm, random_harm
-from undertow.metrics.noise import noise_detection
+from undertow.baselines.simple import loss_harm, random_harm
 
 
 def test_loss_is_harm():
@@ -16,8 +15,3 @@ def test_random_is_repeatable_by_seed():
     assert ((first >= 0) & (first < 1)).all()
     np.testing.assert_array_equal(random_harm(500, seed=3), first)
     assert not np.array_equal(random_harm(500, seed=4), first)
-
-
-def test_oracle_finds_all_noise_first():
-    noisy = np.array([False, True, False, True])
-    assert noise_detection(oracle_harm(noisy), noisy).auc == 1

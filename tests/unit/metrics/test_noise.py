@@ -3,11 +3,21 @@
 from itertools import pairwise, permutations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
-from undertow.metrics.noise import ideal_detection, noise_detection, random_detection
+from undertow.metrics.noise import (
+    auroc,
+    average_precision,
+    detection_table,
+    ideal_detection,
+    noise_detection,
+    oracle_harm,
+    random_detection,
+)
 
 
 def test_a_table_counted_by_hand():
@@ -93,3 +103,144 @@ def test_float32_harm():
 def test_no_noise_has_no_rate():
     with pytest.raises(ValueError, match="no sample is noisy"):
         noise_detection(np.zeros(3), np.zeros(3, dtype=bool))
+
+
+# Areas, precision, and all of them with intervals.
+
+
+def shuffled_mean(measure, harm: list[float], noisy: list[bool]) -> float:
+    """Mean of a measure over all orders of the ties, each made an order without ties."""
+    n, found = len(harm), []
+    for order in permutations(range(n)):
+        if all(harm[a] >= harm[b] for a, b in pairwise(order)):
+            distinct = np.empty(n)
+            distinct[list(order)] = np.arange(n, 0, -1)
+            found.append(measure(np.array(noisy), distinct))
+    return float(np.mean(found))
+
+
+def test_areas_by_hand():
+    harm, noisy = np.array([0.9, 0.1, 0.8, 0.3, 0.5]), np.array([True, False, False, True, False])
+    # Order: noisy, clean, clean, noisy, clean. The first beats all three clean ones, the second beats one.
+    assert auroc(harm, noisy) == pytest.approx(4 / 6)
+    assert average_precision(harm, noisy) == pytest.approx((1 / 1 + 2 / 4) / 2)
+    curve = noise_detection(harm, noisy)
+    assert [curve.precision(share) for share in (0.2, 0.4, 0.8, 1.0)] == pytest.approx([1, 1 / 2, 2 / 4, 2 / 5])
+
+
+def test_ties_by_hand():
+    harm, noisy = np.array([1.0, 1.0, 0.0, 0.0]), np.array([False, True, True, False])
+    assert auroc(harm, noisy) == pytest.approx((1 + 0.5 + 0.5 + 0) / 4)
+    # First noisy one in place 1 or 2, second in place 3 or 4, each with probability 1/2.
+    assert average_precision(harm, noisy) == pytest.approx(((1 + 1 / 2) / 2 + (2 / 3 + 2 / 4) / 2) / 2)
+    assert noise_detection(harm, noisy).precision(0.25) == pytest.approx(0.5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=rows.filter(lambda pairs: 0 < sum(noisy for _, noisy in pairs) < len(pairs) < 6))
+def test_areas_are_means_over_all_orders_of_ties(rows: list[tuple[float, bool]]):
+    harm, noisy = (list(column) for column in zip(*rows, strict=True))
+    given_ = np.array(harm), np.array(noisy)
+    assert auroc(*given_) == pytest.approx(roc_auc_score(given_[1], given_[0]))
+    assert auroc(*given_) == pytest.approx(shuffled_mean(roc_auc_score, harm, noisy))
+    assert average_precision(*given_) == pytest.approx(shuffled_mean(average_precision_score, harm, noisy))
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=rows.filter(lambda pairs: 0 < sum(noisy for _, noisy in pairs) < len(pairs)), seed=st.integers(0, 99))
+def test_no_measure_depends_on_the_order_of_rows(rows: list[tuple[float, bool]], seed: int):
+    harm, noisy = (np.array(column) for column in zip(*rows, strict=True))
+    order = np.random.default_rng(seed).permutation(len(harm))
+    for measure in (auroc, average_precision, lambda h, y: noise_detection(h, y).auc):
+        assert measure(harm[order], noisy[order]) == pytest.approx(measure(harm, noisy), abs=1e-12)
+
+
+def test_oracle_finds_all_noise_first():
+    noisy = np.array([False, True, False, True])
+    assert noise_detection(oracle_harm(noisy), noisy).auc == 1
+    assert auroc(oracle_harm(noisy), noisy) == average_precision(oracle_harm(noisy), noisy) == 1
+
+
+def example(n: int = 300, noisy: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    truth = np.arange(n) < noisy
+    return np.random.default_rng(0).normal(size=n) + truth, truth
+
+
+def test_against_scikit_learn_without_ties():
+    harm, noisy = example()
+    assert auroc(harm, noisy) == pytest.approx(roc_auc_score(noisy, harm))
+    assert average_precision(harm, noisy) == pytest.approx(average_precision_score(noisy, harm))
+    cut = np.sort(harm)[-90]
+    assert noise_detection(harm, noisy).precision(0.3) == pytest.approx(precision_score(noisy, harm >= cut))
+    assert noise_detection(harm, noisy).ndr(0.3) == pytest.approx(recall_score(noisy, harm >= cut))
+
+
+def test_random_order_has_the_precision_of_chance():
+    noisy = np.arange(50) < 10
+    assert average_precision(np.zeros(50), noisy) == pytest.approx(
+        np.mean([average_precision_score(noisy, np.random.default_rng(s).random(50)) for s in range(1000)]), abs=0.01
+    )
+    assert auroc(np.zeros(50), noisy) == 0.5
+
+
+def test_table_of_all_measures():
+    harm, noisy = example()
+    table = detection_table(harm, noisy, shares=(0.1, 0.3), times=200)
+    assert list(table.index) == [
+        "NDR@10",
+        "NDR@30",
+        "precision@10",
+        "precision@30",
+        "AUC-NDR",
+        "AUROC",
+        "average precision",
+    ]
+    curve = noise_detection(harm, noisy)
+    expected = [curve.ndr(0.1), curve.ndr(0.3), curve.precision(0.1), curve.precision(0.3), curve.auc]
+    assert table["value"].tolist() == pytest.approx([*expected, auroc(harm, noisy), average_precision(harm, noisy)])
+    assert ((table["low"] < table["value"]) & (table["value"] < table["high"])).all()
+    # Among 60 noisy of 300, NDR@10 and precision@10 are the same count over 60 and over 30.
+    assert table.loc["NDR@10", "high"] * 2 == pytest.approx(table.loc["precision@10", "high"])
+    pd.testing.assert_frame_equal(table, detection_table(harm, noisy, shares=(0.1, 0.3), times=200))
+    assert not table.equals(detection_table(harm, noisy, shares=(0.1, 0.3), times=200, seed=1))
+
+
+def test_interval_is_that_of_the_known_error():
+    """DeLong et al. 1988: the variance of an AUROC from what each noisy and each clean sample adds to it."""
+    harm, noisy = example()
+    wins = harm[noisy][:, None] > harm[~noisy][None]
+    error = np.sqrt(wins.mean(1).var(ddof=1) / 60 + wins.mean(0).var(ddof=1) / 240)
+    found = detection_table(harm, noisy, times=2000).loc["AUROC"]
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_stratified_resamples_keep_the_number_of_noisy_samples():
+    harm, noisy = np.array([3.0, 2.0, 1.0, 0.0]), np.array([True, False, False, False])
+    kept = detection_table(harm, noisy, shares=(0.5,), times=300)
+    assert kept.loc["precision@50"].tolist() == [0.5, 0.5, 0.5]  # always the one noisy sample, and one clean
+    free = detection_table(harm, noisy, shares=(0.5,), times=300, stratify=False)
+    assert free.loc["precision@50", "high"] > 0.5
+    assert free.notna().all(axis=None)  # resamples without a noisy sample are left out
+
+
+def test_all_noisy():
+    harm, noisy = np.array([1.0, 2.0]), np.array([True, True])
+    table = detection_table(harm, noisy, shares=(0.5,), times=10)
+    assert table.loc["AUROC"].isna().all()
+    assert table.drop(index="AUROC").notna().all(axis=None)
+    assert average_precision(harm, noisy) == 1
+    with pytest.raises(ValueError, match="no sample is clean"):
+        auroc(harm, noisy)
+
+
+@pytest.mark.parametrize("measure", [noise_detection, auroc, average_precision, detection_table])
+def test_undefined(measure):
+    with pytest.raises(ValueError, match="no sample is noisy"):
+        measure(np.zeros(3), np.zeros(3, dtype=bool))
+    with pytest.raises(ValueError, match="the harm of 1 of 3 samples is NaN"):
+        measure(np.array([0.0, np.nan, 1.0]), np.array([True, False, False]))
+
+
+def test_a_share_of_no_sample():
+    with pytest.raises(ValueError, match=r"a share of 0\.1 of 4 samples is none of them"):
+        noise_detection(np.arange(4.0), np.arange(4) < 2).precision(0.1)

@@ -133,7 +133,9 @@ class GradientStore:
         return len(self.layouts)
 
     def _allocate(self, name: str, part: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        if self.folder is None or math.prod(shape) == 0:
+        if math.prod(shape) == 0:
+            return torch.zeros(shape, dtype=dtype)
+        if self.folder is None:
             # numpy asks the system for large pages, torch does not: a page that is first touched costs time.
             numbers = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
             return torch.from_numpy(numbers).view(dtype).view(shape)

@@ -1,96 +1,56 @@
 """Many aggregations of one influence tensor from one pass over its modules."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from undertow.aggregation.names import check_aggregation
+from undertow.aggregation.blocks import Blocks, chunks, read_ahead
+from undertow.aggregation.jobs import Answer, Need, Request, SumJob, check_request
+from undertow.aggregation.names import AGGREGATIONS
+from undertow.aggregation.orders import Gathered, closing, statistic
 from undertow.aggregation.queries import Queries, QueryWeights, query_weights
-from undertow.aggregation.rows import Rows, Transform, factor, pieces, sums, transform
+from undertow.aggregation.reductions import InMemory, Reductions
+from undertow.aggregation.rows import Rows, cell_sums, pieces, transform
+from undertow.aggregation.stability import Bootstrap
 from undertow.errors import ConfigError
 
-
-@runtime_checkable
-class Blocks(Protocol):
-    """Where influence is read from: [module, query, sample], of one estimator."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Numbers of modules, queries and samples."""
-
-    @property
-    def chunk(self) -> int:
-        """How many queries are best read at once."""
-
-    def read(self, module: int, queries: slice) -> np.ndarray:
-        """Influence [query, sample] of some queries on one module."""
+# Bytes of memory that are used unless told otherwise.
+MEMORY = 2_000_000_000
+# Numbers of a block that are worked on before their results are added up.
+_WINDOW = 8_000_000
 
 
 @dataclass(frozen=True)
-class Held:
-    """Influence in memory."""
+class _Work:
+    """What is to be made of one module while its rows are there."""
 
-    influence: np.ndarray
+    needs: frozenset[Need]
+    gathered: tuple[Gathered, ...]
+    resampling: tuple[SumJob, ...]
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Numbers of modules, queries and samples."""
-        m, q, n = self.influence.shape
-        return m, q, n
-
-    @property
-    def chunk(self) -> int:
-        """All of them."""
-        return max(1, self.shape[1])
-
-    def read(self, module: int, queries: slice) -> np.ndarray:
-        """A view of some rows."""
-        part: np.ndarray = self.influence[module, queries]
-        return part
-
-
-@dataclass(frozen=True)
-class Request:
-    """One aggregation over some modules.
-
-    Attributes:
-        how: name of the aggregation.
-        modules: positions of the modules.
-        k: share of the samples, or number above 1, that Vote looks at.
-        only: which queries count (see `undertow.aggregation.names.ONLY`).
-        weigh: what each weighs (see `undertow.aggregation.names.WEIGH`).
-        trim: share of the values that the trimmed mean leaves out on each side.
-        module_weights: what each of the modules weighs; None for the same.
-    """
-
-    how: str
-    modules: tuple[int, ...]
-    k: float = 0.3
-    only: tuple[str, ...] = ("all",)
-    weigh: str = "equal"
-    trim: float = 0.1
-    module_weights: tuple[float, ...] | None = None
-
-
-# Which row transform, and which weights within the cells.
-_Need = tuple[Transform, str]
+    def __bool__(self) -> bool:
+        return bool(self.needs or self.gathered or self.resampling)
 
 
 class Engine:
     """Serves aggregations of one estimator's influence; reads each module once, ranks each row once.
 
-    Sums over rows are kept per module and cell of queries, so that another choice of modules, queries or weights is a
-    sum of what is there.
+    Sums over rows are kept per module and cell of queries (see `Queries.cells`), so that another choice of modules,
+    queries or weights is a sum of what is there.
 
     Args:
         blocks: where influence is read from.
         queries: what is known of the queries.
         sample_labels: class of each sample, numbered as the queries' labels.
+        reductions: where sums are kept; in memory by default.
+        name: what they are called there, such as the estimator.
+        memory: bytes to stay within. One block is always read, however large.
+        scratch: folder for what memory does not hold.
         threads: how many sort at once; all cores unless given.
     """
 
@@ -100,121 +60,166 @@ class Engine:
         queries: Queries,
         sample_labels: Int[np.ndarray, " sample"] | None = None,
         *,
+        reductions: Reductions | None = None,
+        name: str = "influence",
+        memory: int = MEMORY,
+        scratch: Path | None = None,
         threads: int | None = None,
     ) -> None:
         self.blocks, self.queries, self.sample_labels = blocks, queries, sample_labels
+        self._reductions: Reductions = reductions or InMemory(memory // 4)
+        self._name, self._memory, self._scratch = name, memory, scratch
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._sums: dict[tuple[_Need, int], np.ndarray] = {}
 
-    def scores(
-        self, requests: Sequence[Request], advance: Callable[[int], None] = lambda n: None
-    ) -> list[Float[np.ndarray, " sample"]]:
-        """One score per sample for each request; lowest = most detrimental.
+    def answers(
+        self,
+        requests: Sequence[Request],
+        bootstrap: Bootstrap | None = None,
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> list[Answer]:
+        """One score per sample for each request, from one pass over all their modules.
 
         Args:
             requests: what to compute.
+            bootstrap: what to resample, for all of them.
             advance: told how many modules are done.
 
         Raises:
             ConfigError: for a request that is not known, out of range, or needs what is not known.
         """
-        weights = [self.check(r) for r in requests]
-        self._reduce(self._needs(requests), advance)
-        return [self._sum(r, w) for r, w in zip(requests, weights, strict=True)]
+        weights = [self.check(r, bootstrap) for r in requests]
+        n = self.blocks.shape[2]
+        forms = [AGGREGATIONS[r.how].form for r in requests]
+        jobs = {
+            i: SumJob(r, w, n, bootstrap)
+            for i, (r, w, form) in enumerate(zip(requests, weights, forms, strict=True))
+            if form != "order"
+        }
+        late = [job for job in jobs.values() if job.consensus and bootstrap is not None]
+        for job in jobs.values():
+            if job not in late:
+                job.begin_resampling(self.queries.labels)
+        ordered = [r for r, form in zip(requests, forms, strict=True) if form == "order"]
+        with closing(self._gathering(ordered)) as gathered, ThreadPoolExecutor(self._threads) as pool:
+            self._pass(list(jobs.values()), gathered, pool, advance)
+            if late:  # what the modules weigh was not known before
+                for job in late:
+                    job.begin_resampling(self.queries.labels)
+                self._pass(late, (), pool, advance)
+            return [
+                jobs[i].answer() if i in jobs else self._ordered(r, w, gathered, pool)
+                for i, (r, w) in enumerate(zip(requests, weights, strict=True))
+            ]
 
-    def module_scores(self, request: Request) -> Float[np.ndarray, "module sample"]:
-        """The sum over queries of each module of a request apart, with lowest = most detrimental."""
-        weights = self.check(request)
-        self._reduce(self._needs([request]))
-        n, what = self.blocks.shape[2], self._need(request)
-        scale = factor(request.how, weights.total, n)
-        return np.stack([scale * weights.combine(self._sums[what, m]) for m in request.modules])
-
-    def check(self, request: Request) -> QueryWeights:
-        """Refuse a request that cannot be served; the weights of its queries.
+    def check(self, request: Request, bootstrap: Bootstrap | None = None) -> QueryWeights:
+        """Refuse a request that cannot be served; else what the queries weigh.
 
         Raises:
             ConfigError: says what is accepted.
         """
-        check_aggregation(request.how, request.k, request.trim)
-        if not request.modules:
-            raise ConfigError("No module is chosen, so there is nothing to aggregate. Choose layers that hold one.")
-        module_weights(request)
-        self._need(request)
-        return query_weights(self.queries, self.sample_labels, self.blocks.shape[2], request.only, request.weigh)
+        check_request(request, bootstrap)
+        n = self.blocks.shape[2]
+        if AGGREGATIONS[request.how].form == "order":
+            if self.queries.weights is not None:
+                raise ConfigError(f"--aggregate {request.how} takes every query alike. Leave out their weights.")
+        else:
+            transform(request.how, request.k, n)
+        return query_weights(self.queries, self.sample_labels, n, request.only, request.weigh)
 
-    def _need(self, request: Request) -> _Need:
-        within = "confidence" if request.weigh == "confidence" else "equal"
-        return transform(request.how, request.k, self.blocks.shape[2]), within
+    def _gathering(self, ordered: Sequence[Request]) -> list[Gathered]:
+        """What order statistics need, one of a kind."""
+        kinds: dict[str, set[int]] = {}
+        for r in ordered:
+            kinds.setdefault(_kind(r), set()).update(r.modules)
+        return [
+            Gathered(
+                sorted(modules),
+                self.blocks.shape[1:],
+                kind,
+                memory=self._memory // (2 * len(kinds)),
+                dtype=self.blocks.dtype,
+                scratch=self._scratch,
+            )
+            for kind, modules in kinds.items()
+        ]
 
-    def _needs(self, requests: Sequence[Request]) -> dict[int, set[_Need]]:
-        """By module, what has to be computed."""
-        found: dict[int, set[_Need]] = {}
-        for r in requests:
-            need = self._need(r)
-            for m in r.modules:
-                if (need, m) not in self._sums:
-                    found.setdefault(m, set()).add(need)
-        return found
+    def _pass(
+        self, jobs: Sequence[SumJob], gathered: Sequence[Gathered], pool: Executor, advance: Callable[[int], None]
+    ) -> None:
+        """Take every module that something is asked of, and read those that something is to be made of."""
+        asked = {m for job in jobs for m in job.request.modules} | {m for g in gathered for m in g.modules}
+        work = {m: self._work(m, jobs, gathered) for m in sorted(asked)}
+        parts = chunks(self.blocks)
+        largest = self.blocks.chunk * self.blocks.shape[2] * self.blocks.dtype.itemsize
+        wanted = [(m, at) for m, some in work.items() if some for at in parts]
+        blocks = read_ahead(self.blocks, wanted, ahead=2 * largest <= self._memory // 3)
+        for m, some in work.items():
+            needs = {job.need for job in jobs if m in job.request.modules}
+            found = {need: self._reductions.get(self._named(need), m) for need in needs - some.needs}
+            if some:
+                found |= self._module(m, some, zip(parts, blocks, strict=False), pool)
+            for job in jobs:
+                job.add(m, found)
+            advance(1)
 
-    def _sum(self, request: Request, weights: QueryWeights) -> Float[np.ndarray, " sample"]:
-        n, need = self.blocks.shape[2], self._need(request)
-        total = np.zeros(n)
-        for m, weight in zip(request.modules, module_weights(request), strict=True):
-            total += weight * weights.combine(self._sums[need, m])
-        return factor(request.how, weights.total * len(request.modules), n) * total
-
-    def _reduce(self, needs: Mapping[int, set[_Need]], advance: Callable[[int], None] = lambda n: None) -> None:
-        """Compute the sums of modules over each cell of queries."""
-        q, n = self.blocks.shape[1:]
-        base = {name: self.queries.base(name) for name in {within for which in needs.values() for _, within in which}}
-        with ThreadPoolExecutor(self._threads) as pool:
-            for m, which in sorted(needs.items()):
-                into = {need: np.zeros((self.queries.cell_count, n)) for need in which}
-                for at in _chunks(q, self.blocks.chunk):
-                    block = self.blocks.read(m, at)
-                    parts = [slice(at.start + p.start, at.start + p.stop) for p in pieces(len(block), n)]
-                    work = ((block[p.start - at.start : p.stop - at.start], p) for p in parts)
-                    for found in pool.map(lambda job: self._piece(*job, which, base), work):
-                        for need, values in found.items():
-                            into[need] += values
-                self._sums |= {(need, m): values for need, values in into.items()}
-                advance(1)
-
-    def _piece(
-        self, block: np.ndarray, at: slice, which: Iterable[_Need], base: Mapping[str, np.ndarray | None]
-    ) -> dict[_Need, np.ndarray]:
-        """Sums over each cell of some rows of one module."""
-        cells = self.queries.cells[at]
-        counted = cells >= 0
-        rows = Rows(block if counted.all() else block[counted])
-        found = {}
-        for what, within in which:
-            weights = base[within]
-            into = np.zeros((self.queries.cell_count, block.shape[1]))
-            sums(what(rows), cells[counted], None if weights is None else weights[at][counted], into)
-            found[what, within] = into
-        return found
-
-
-def module_weights(request: Request) -> tuple[float, ...]:
-    """What each module of a request weighs, scaled so that they sum to the number of modules.
-
-    Raises:
-        ConfigError: when they are not one a module, negative, or all 0.
-    """
-    given = request.module_weights
-    if given is None:
-        return (1.0,) * len(request.modules)
-    total = float(np.sum(given)) if len(given) == len(request.modules) else -1.0
-    if not (0 < total < np.inf) or min(given) < 0:
-        raise ConfigError(
-            f"Weights of modules are to be one for each of the {len(request.modules)} modules, 0 or more, at least one "
-            f"above 0; {len(given)} came."
+    def _work(self, module: int, jobs: Sequence[SumJob], gathered: Sequence[Gathered]) -> _Work:
+        needs = {job.need for job in jobs if module in job.request.modules}
+        return _Work(
+            frozenset(need for need in needs if not self._reductions.has(self._named(need), module)),
+            tuple(g for g in gathered if module in g.modules),
+            tuple(job for job in jobs if job.wants_rows(module)),
         )
-    return tuple(w * len(given) / total for w in given)
+
+    def _named(self, need: Need) -> str:
+        what, within = need
+        return f"{self._name}/{what.name}" + ("" if within == "equal" else f".{within}")
+
+    def _module(
+        self, m: int, work: _Work, blocks: Iterable[tuple[slice, np.ndarray]], pool: Executor
+    ) -> dict[Need, np.ndarray]:
+        """The sums of a module over each cell, and whatever else is to be made of its rows."""
+        n = self.blocks.shape[2]
+        into = {need: np.zeros((self.queries.cell_count, n)) for need in work.needs}
+        # Rows whose pieces are in memory at once, with what they add up to.
+        window = max(1, min(_WINDOW, self._memory // 64) // max(n, 1))
+        for at, block in blocks:
+            for start in range(0, len(block), window):
+                rows = block[start : start + window]
+                self._window(m, at.start + start, rows, work, into, pool)
+        for need, values in into.items():
+            self._reductions.put(self._named(need), m, values)
+        return into
+
+    def _window(
+        self, m: int, first: int, rows: np.ndarray, work: _Work, into: Mapping[Need, np.ndarray], pool: Executor
+    ) -> None:
+        spread = {job.need[0]: np.empty(rows.shape) for job in work.resampling}
+        base = {within: self.queries.base(within) for _, within in work.needs}
+
+        def piece(part: slice) -> dict[Need, tuple[np.ndarray, np.ndarray]]:
+            some, at = Rows(rows[part]), slice(first + part.start, first + part.stop)
+            for what, values in spread.items():
+                values[part] = what(some)
+            for g in work.gathered:
+                g.take(m, at, some)
+            weights = {within: None if b is None else b[at] for within, b in base.items()}
+            return {(w, b): cell_sums(w(some), self.queries.cells[at], weights[b]) for w, b in work.needs}
+
+        # In the order of the rows, whichever thread is first: sums do not depend on the number of threads.
+        for found in pool.map(piece, pieces(len(rows), rows.shape[1])):
+            for need, (cells, values) in found.items():
+                into[need][cells] += values
+        at = slice(first, first + len(rows))
+        for job in work.resampling:
+            job.add_rows(m, at, spread[job.need[0]])
+
+    def _ordered(self, request: Request, weights: QueryWeights, gathered: Sequence[Gathered], pool: Executor) -> Answer:
+        mine = next(g for g in gathered if g.kind == _kind(request))
+        counted = (weights.coefficients > 0)[:, weights.cells]
+        how = statistic(request.how, request.trim, self.blocks.shape[2])
+        score = mine.reduce(how, request.modules, counted, weights.sample_class, pool)
+        return Answer(score, None, np.ones(len(request.modules)))
 
 
-def _chunks(count: int, step: int) -> Iterator[slice]:
-    for start in range(0, count, max(1, step)):
-        yield slice(start, min(start + step, count))
+def _kind(request: Request) -> str:
+    return "places" if request.how == "rra" else "influence"

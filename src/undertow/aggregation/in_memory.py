@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from undertow.aggregation.engine import Engine, Held, Request
+from undertow.aggregation.blocks import Held
+from undertow.aggregation.engine import Engine
+from undertow.aggregation.jobs import Request
 from undertow.aggregation.queries import Queries
 
 
@@ -45,9 +47,11 @@ def aggregate(
     Raises:
         ConfigError: for what is not known or out of range, or when no query is left.
     """
-    known = Queries(
-        influence.shape[1], query_labels, query_correct, query_confidence, counted=queries, weights=query_weights
-    )
+    which = None if queries is None else np.flatnonzero(queries)
+    facts = (query_labels, query_correct, query_confidence, query_weights)
+    held = [fact if fact is None or which is None else fact[which] for fact in facts]
+    blocks = Held(influence, which)
     weights = None if module_weights is None else tuple(module_weights)
     request = Request(how, tuple(range(len(influence))), k, tuple(only), weigh, trim, weights)
-    return Engine(Held(influence), known, sample_labels).scores([request])[0]
+    engine = Engine(blocks, Queries(blocks.shape[1], *held), sample_labels)
+    return engine.answers([request])[0].score

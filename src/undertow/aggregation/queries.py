@@ -20,7 +20,6 @@ class Queries:
         labels: class of each.
         correct: whether the model predicts it.
         confidence: the model's probability of its label.
-        counted: which ones count at all.
         weights: what each weighs, beside what is chosen.
         class_names: names of the classes, for messages.
     """
@@ -29,7 +28,6 @@ class Queries:
     labels: Int[np.ndarray, " query"] | None = None
     correct: Bool[np.ndarray, " query"] | None = None
     confidence: Float[np.ndarray, " query"] | None = None
-    counted: Bool[np.ndarray, " query"] | None = None
     weights: Float[np.ndarray, " query"] | None = None
     class_names: tuple[str, ...] = ()
 
@@ -37,18 +35,14 @@ class Queries:
     def cells(self) -> Int[np.ndarray, " query"]:
         """Number of the cell of each query; queries of a cell have the same label and are all predicted or all not.
 
-        Whatever is chosen, all queries of a cell count or none does; those that never count are of cell -1.
+        Whatever is chosen, all queries of a cell count or none does.
         """
         keys = np.zeros((self.count, 2), dtype=np.int64)
         if self.labels is not None:
             keys[:, 0] = self.labels
         if self.correct is not None:
             keys[:, 1] = self.correct
-        inside = np.ones(self.count, dtype=bool) if self.counted is None else self.counted
-        result = np.full(self.count, -1, dtype=np.int64)
-        if inside.any():
-            result[inside] = np.unique(keys[inside], axis=0, return_inverse=True)[1].reshape(-1)
-        return result
+        return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     @property
     def cell_count(self) -> int:
@@ -77,9 +71,10 @@ class QueryWeights:
     Attributes:
         coefficients: what a cell weighs for the samples of a class, beside the weights within the cell.
         base: weights within the cells, [query]; None for 1.
-        cells: cell of each query; -1 where it never counts.
+        cells: cell of each query.
         sample_class: row of the coefficients of each sample, [sample].
         total: sum of the weights of each sample's queries: the number of queries that count.
+        by_label: whether queries of different labels are chosen or weighed apart.
     """
 
     coefficients: Float[np.ndarray, "class cell"]
@@ -87,12 +82,12 @@ class QueryWeights:
     cells: Int[np.ndarray, " query"]
     sample_class: Int[np.ndarray, " sample"]
     total: int
+    by_label: bool
 
     @cached_property
     def whole(self) -> Float[np.ndarray, "class query"]:
         """What each query weighs for the samples of each class."""
-        padded = np.concatenate([self.coefficients, np.zeros((len(self.coefficients), 1))], axis=1)
-        found = padded[:, self.cells]
+        found: np.ndarray = self.coefficients[:, self.cells]
         return found if self.base is None else found * self.base
 
     def combine(self, reduced: Float[np.ndarray, "cell sample"]) -> Float[np.ndarray, " sample"]:
@@ -140,11 +135,12 @@ def query_weights(
         raise ConfigError(_lonely(np.flatnonzero(mass[:, 0] == 0), sample_labels, queries, only))
     plainly = weigh != "balanced" and base is None and allowed.all()
     coefficients = allowed * scale * (1.0 if plainly else total / mass)
-    return QueryWeights(coefficients, base, queries.cells, classes, total)
+    by_label = weigh == "balanced" or any(name.endswith("label") for name in only)
+    return QueryWeights(coefficients, base, queries.cells, classes, total, by_label)
 
 
 def _counted(queries: Queries, only: Sequence[str]) -> Bool[np.ndarray, " query"]:
-    counted = queries.cells >= 0
+    counted = np.ones(queries.count, dtype=bool)
     if not counted.any():
         raise ConfigError("The mask of queries leaves none to aggregate. Let at least one count.")
     if "correct" in only:
@@ -160,8 +156,7 @@ def _counted(queries: Queries, only: Sequence[str]) -> Bool[np.ndarray, " query"
 def _cell_labels(queries: Queries, count: int) -> Int[np.ndarray, " cell"]:
     labels = np.zeros(count, dtype=np.int64)
     if queries.labels is not None:
-        inside = queries.cells >= 0
-        labels[queries.cells[inside]] = queries.labels[inside]
+        labels[queries.cells] = queries.labels
     return labels
 
 

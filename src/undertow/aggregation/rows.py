@@ -112,24 +112,24 @@ def pieces(rows: int, samples: int) -> list[slice]:
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def sums(
-    values: np.ndarray,
-    cells: Integer[np.ndarray, " row"],
-    weights: Float[np.ndarray, " row"] | None,
-    into: Float[np.ndarray, "cell sample"],
-) -> None:
-    """Add rows [row, sample], each times its weight, to the sum of its cell, in float64.
+def cell_sums(
+    values: np.ndarray, cells: Integer[np.ndarray, " row"], weights: Float[np.ndarray, " row"] | None
+) -> tuple[Integer[np.ndarray, " cell"], Float[np.ndarray, "cell sample"]]:
+    """The cells that some rows [row, sample] are of, and the sum of the rows of each, times their weights, in float64.
 
     Row after row, so that equal columns have equal sums wherever they stand.
     """
-    for cell in np.unique(cells):
-        mine = cells == cell
-        some = values if mine.all() else values[mine]
+    there = np.unique(cells)
+    result = np.empty((len(there), values.shape[1]))
+    exact = np.int64 if values.dtype.kind in "ui" else np.float64
+    for i, cell in enumerate(there):
+        mine = np.flatnonzero(cells == cell)
+        some = values if len(mine) == len(values) else values[mine]
         if weights is None:
-            exact = np.int64 if some.dtype.kind in "ui" else np.float64
-            into[cell] += some.sum(axis=0, dtype=exact)
+            result[i] = some.sum(axis=0, dtype=exact)
         else:
-            into[cell] += (some * weights[mine][:, None]).sum(axis=0, dtype=np.float64)
+            result[i] = (some * weights[mine][:, None]).sum(axis=0, dtype=np.float64)
+    return there, result
 
 
 def module_sum(

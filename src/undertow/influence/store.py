@@ -9,6 +9,7 @@ import xarray as xr
 import zarr
 
 from undertow.errors import ConfigError
+from undertow.models.groups import select_modules
 from undertow.models.keys import ModuleKey
 
 # Zarr format 2: fixed-length text coordinates are part of its specification, they are not yet in format 3.
@@ -175,3 +176,15 @@ def check_covered(influence: xr.Dataset, estimator: str, modules: Sequence[int])
             f"{', …' if len(outside) > 3 else ''}), only on: {shown or 'none of this model'}. Choose these with "
             "--layers."
         )
+
+
+def deciding_modules(keys: Sequence[ModuleKey], covered: np.ndarray, layers: str) -> list[int]:
+    """Positions of the modules that decide: of ``all``, those that the estimator is defined on.
+
+    An estimator of word embeddings alone decides by them. Any other choice of layers is taken at its word.
+    """
+    chosen = select_modules(keys, layers)
+    inside = [m for m in chosen if covered[m]]
+    if layers != "all":
+        return chosen
+    return inside or np.flatnonzero(covered).tolist()

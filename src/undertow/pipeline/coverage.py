@@ -7,9 +7,8 @@ import numpy as np
 from undertow.errors import ConfigError
 from undertow.influence.compute import covers
 from undertow.influence.names import ESTIMATOR_NEEDS
-from undertow.influence.store import check_covered, influence_dataset
+from undertow.influence.store import check_covered, deciding_modules, influence_dataset
 from undertow.models.modules import TrackedModule
-from undertow.pipeline.harm import deciding_modules
 from undertow.pipeline.settings import AuditSettings
 
 

@@ -5,9 +5,9 @@ import pandas as pd
 import xarray as xr
 
 from undertow.baselines.simple import loss_harm
-from undertow.influence.store import module_keys
+from undertow.influence.store import deciding_modules, module_keys
 from undertow.metrics.noise import NoiseDetection, ideal_detection, noise_detection, random_detection
-from undertow.pipeline.harm import deciding_modules, group_harm
+from undertow.pipeline.harm import group_harm
 from undertow.pipeline.results import Detection
 from undertow.pipeline.settings import AuditSettings
 

@@ -1,6 +1,6 @@
 """From the influence tensor to the harm table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -9,9 +9,8 @@ import xarray as xr
 from undertow.aggregation.additive import chosen_queries, combine, module_score
 from undertow.aggregation.cut import flag, harm_ranks
 from undertow.data import Planted, Samples
-from undertow.influence.store import check_covered, module_keys
-from undertow.models.groups import available_groups, select_modules
-from undertow.models.keys import ModuleKey
+from undertow.influence.store import check_covered, deciding_modules, module_keys
+from undertow.models.groups import available_groups
 from undertow.pipeline.settings import AuditSettings
 from undertow.progress import Reporter, Silent
 
@@ -100,18 +99,6 @@ def _baselines(influence: xr.Dataset) -> dict[str, np.ndarray]:
         return {}
     names = influence["baseline"].values.tolist()
     return {f"baseline_{name}": influence["baseline_harm"].sel(baseline=name).values for name in names}
-
-
-def deciding_modules(keys: Sequence[ModuleKey], covered: np.ndarray, layers: str) -> list[int]:
-    """Positions of the modules that decide: of ``all``, those that the estimator is defined on.
-
-    An estimator of word embeddings alone decides by them. Any other choice of layers is taken at its word.
-    """
-    chosen = select_modules(keys, layers)
-    inside = [m for m in chosen if covered[m]]
-    if layers != "all":
-        return chosen
-    return inside or np.flatnonzero(covered).tolist()
 
 
 def _labels(probabilities: np.ndarray, train: Samples, flagged: np.ndarray) -> dict[str, object]:

@@ -23,6 +23,8 @@ _REMAINS = (
     f"{MANIFEST}.tmp",
     "harm.parquet.tmp",
     "cancellation.parquet.tmp",
+    "layers.*.tmp",
+    "compare.*.tmp",
     "heldout.tmp",
     ".cleaned.jsonl.*.tmp",
     ".removed.jsonl.*.tmp",
@@ -41,6 +43,10 @@ _CONTENTS = (
     "cleaned.jsonl",
     "removed.jsonl",
     "report.html",
+    "layers.parquet",
+    "layers.html",
+    "compare.parquet",
+    "compare.html",
 )
 
 

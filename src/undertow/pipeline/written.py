@@ -1,0 +1,65 @@
+"""What commands that look at a finished run read from it and leave in it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
+from undertow.errors import RunFolderError
+
+HARM = "harm.parquet"
+
+
+def read_harm(run: Path) -> pd.DataFrame:
+    """The harm table of a run, a row a sample in the order of the influence tensor.
+
+    Raises:
+        RunFolderError: when it is not there.
+    """
+    path = run / HARM
+    if not path.is_file():
+        raise RunFolderError(
+            f"{run} holds no {HARM}, so its audit is not finished. Let it finish: the same undertow audit command goes "
+            "on where it stopped."
+        )
+    return pd.read_parquet(path)
+
+
+def planted_rows(harm: pd.DataFrame) -> Bool[np.ndarray, " n"] | None:
+    """Which rows were planted, for measures alone; None where nothing was."""
+    return harm["planted"].to_numpy(bool) if "planted" in harm else None
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table so that a reader never sees half of it.
+
+    Raises:
+        RunFolderError: when it cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        table.to_parquet(temporary, index=False)
+        temporary.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def write_page(page: str, path: Path) -> None:
+    """Write a page so that a reader never sees half of it.
+
+    Raises:
+        RunFolderError: when it cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(
+        f"{path} cannot be written: {error.strerror or error}. Make its folder writable, or copy the run to one that is."
+    )

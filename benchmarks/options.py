@@ -26,7 +26,7 @@ from torch import nn
 
 from common import bundled_minilm, glue, table, write_section
 from overhead import plain_pass
-from undertow.aggregation.additive import aggregate
+from undertow.aggregation.in_memory import aggregate
 from undertow.data import Encoded, encode, plant_noise, token_budget_batches
 from undertow.gradients import hooks
 from undertow.gradients.collect import TOKEN_BUDGET, collect_gradients

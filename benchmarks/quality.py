@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from common import bundled_minilm, glue, table, write_section
-from undertow.aggregation.additive import chosen_queries, combine, module_score
 from undertow.data import stratified_subset
 from undertow.influence.names import ESTIMATOR_NAMES
-from undertow.influence.store import module_keys
 from undertow.metrics.noise import noise_detection
 from undertow.models.groups import available_groups
 from undertow.pipeline.audit import audit
 from undertow.pipeline.outcome import Audit
+from undertow.pipeline.scorer import Scorer, Scoring
 from undertow.pipeline.settings import AuditSettings
 
 GROUPS = ("all", "attention", "att1", "att2", "att3", "att4", "query", "value", "lora_A", "lora_B", "head")
@@ -51,18 +50,16 @@ def run_audit(options: argparse.Namespace) -> Audit:
 
 def scores(result: Audit, estimator: str) -> dict[tuple[str, str], float]:
     """NDR@30 of every layer group x aggregation for one estimator."""
-    tensor = result.influence["influence"].sel(estimator=estimator)
+    scorer = Scorer(result.influence)
     planted = result.harm["planted"].to_numpy(bool)
-    groups = available_groups(module_keys(result.influence), GROUPS)
-    correct = result.influence["query_correct"].values.astype(bool)
-    found = {}
-    for label, how, k, only in AGGREGATIONS:
-        chosen = chosen_queries(len(correct), correct if only else None)
-        modules = [module_score(tensor[m].values[chosen], how, k) for m in range(tensor.sizes["module"])]
-        for group, members in groups.items():
-            harm = -combine([modules[m] for m in members], how, int(chosen.sum()))
-            found[group, label] = noise_detection(harm, planted).ndr(0.3)
-    return found
+    groups = available_groups(scorer.keys, GROUPS)
+    asked = {
+        (group, label): Scoring(estimator, tuple(members), how, k, ("correct",) if only else ("all",))
+        for label, how, k, only in AGGREGATIONS
+        for group, members in groups.items()
+    }
+    found = scorer.scores(list(asked.values()))
+    return {name: noise_detection(s.harm, planted).ndr(0.3) for name, s in zip(asked, found, strict=True)}
 
 
 def main() -> None:

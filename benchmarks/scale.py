@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from common import adapted, glue, table, write_section
-from undertow.aggregation.additive import module_score
+from undertow.aggregation.rows import module_sum, transform
 from undertow.data import Encoded, encode
 from undertow.gradients.collect import collect_gradients
 from undertow.gradients.layouts import plan_layouts
@@ -80,7 +80,8 @@ def million(options: argparse.Namespace) -> str:
         queries, samples = GeneratedStore(keys, q, d, 1), GeneratedStore(keys, n, d, 2)
         queries.base = queries.base.contiguous()
         frame = influence_dataset(["tracin"], keys, np.arange(q), np.arange(n))
-        writer = ScoreWriter(frame, None, lambda block, _: module_score(block, "vote", 0.3))
+        vote, alike = transform("vote", 0.3, n), np.zeros(n, dtype=np.int64)
+        writer = ScoreWriter(frame, None, lambda block, _: module_sum(block, vote, np.ones((1, len(block))), alike))
 
         def tell(_: int) -> None:
             print(f"  {len(writer.written)} of {m} modules, {time.perf_counter() - start:.0f} s", flush=True)

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from undertow.aggregation.additive import aggregate
+    from undertow.aggregation.in_memory import aggregate
     from undertow.data import Samples, load_samples, plant_noise, split_validation
     from undertow.errors import UndertowError
     from undertow.influence.store import open_influence
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from undertow.pipeline.harm import harm_table
     from undertow.pipeline.influence import influence_step
     from undertow.pipeline.outcome import Audit
+    from undertow.pipeline.score import score
+    from undertow.pipeline.scorer import Scorer, Scoring
     from undertow.pipeline.settings import AuditSettings
     from undertow.pipeline.steps import fine_tune_step, start_in_memory
 
@@ -26,8 +28,10 @@ _WHERE = {
     "Audit": "undertow.pipeline.outcome",
     "AuditSettings": "undertow.pipeline.settings",
     "Samples": "undertow.data",
+    "Scorer": "undertow.pipeline.scorer",
+    "Scoring": "undertow.pipeline.scorer",
     "UndertowError": "undertow.errors",
-    "aggregate": "undertow.aggregation.additive",
+    "aggregate": "undertow.aggregation.in_memory",
     "audit": "undertow.pipeline.audit",
     "fine_tune_step": "undertow.pipeline.steps",
     "harm_table": "undertow.pipeline.harm",
@@ -36,6 +40,7 @@ _WHERE = {
     "noise_detection": "undertow.metrics.noise",
     "open_influence": "undertow.influence.store",
     "plant_noise": "undertow.data",
+    "score": "undertow.pipeline.score",
     "split_validation": "undertow.data",
     "start_in_memory": "undertow.pipeline.steps",
 }
@@ -44,6 +49,8 @@ __all__ = [
     "Audit",
     "AuditSettings",
     "Samples",
+    "Scorer",
+    "Scoring",
     "UndertowError",
     "aggregate",
     "audit",
@@ -54,6 +61,7 @@ __all__ = [
     "noise_detection",
     "open_influence",
     "plant_noise",
+    "score",
     "split_validation",
     "start_in_memory",
 ]

@@ -1,4 +1,4 @@
-"""Estimators and aggregations written from their equations: plain Python loops in float64, one function a name.
+"""Estimators written from their equations: plain Python loops in float64, one function a name.
 
 A name that undertow registers and this file lacks fails its contract: write the equation here first.
 """
@@ -207,29 +207,3 @@ ESTIMATORS: dict[str, Callable[[Given], list[list[float]]]] = {
     "tracin-we-k-pair": lambda x: tracin_we_k_pair(x.query_words, x.sample_words),
     "less": lambda x: less(x.queries, x.samples, x.adam),
 }
-
-
-def ranks(row: Vector) -> list[int]:
-    """How many samples of the row lie strictly below each."""
-    return [sum(1 for other in row if other < value) for value in row]
-
-
-def mean(rows: Matrix, k: float) -> list[float]:
-    """Average over rows, a row being one module and one query."""
-    return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
-
-
-def rank(rows: Matrix, k: float) -> list[float]:
-    """Sum of the ranks over rows."""
-    return [float(sum(column)) for column in zip(*(ranks(row) for row in rows), strict=True)]
-
-
-def vote(rows: Matrix, k: float) -> list[float]:
-    """- sum over rows of max(kn - r, 0); kn in whole samples, at least one."""
-    voters = max(1, round(k * len(rows[0])))
-    return [
-        -float(sum(max(voters - r, 0) for r in column)) for column in zip(*(ranks(row) for row in rows), strict=True)
-    ]
-
-
-AGGREGATIONS: dict[str, Callable[[Matrix, float], list[float]]] = {"mean": mean, "rank": rank, "vote": vote}

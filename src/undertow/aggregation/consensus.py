@@ -26,5 +26,6 @@ def consensus_weights(scores: Float[np.ndarray, "module sample"]) -> Float[np.nd
     leading = vectors[:, -1] * np.sign(vectors[:, -1].sum())
     if gap <= noise or abs(leading.sum()) <= _TINY:
         return np.ones(count)
-    kept = np.maximum(leading, 0)
-    return kept * count / kept.sum()
+    kept: np.ndarray = np.maximum(leading, 0)
+    kept *= count / kept.sum()
+    return kept

@@ -3,6 +3,18 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from undertow.errors import ConfigError
+
+
+def check_cut(share: float) -> None:
+    """Refuse a cut that is no share.
+
+    Raises:
+        ConfigError: says what is accepted.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"--cut {share:g} is outside its range. It is a share of the rows, between 0 and 1.")
+
 
 def harm_ranks(harm: Float[np.ndarray, " n"], *, seed: int) -> Int[np.ndarray, " n"]:
     """Rank of each sample, 1 = most harmful; ties are broken by a seeded shuffle, never by row order."""

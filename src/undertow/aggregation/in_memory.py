@@ -48,10 +48,10 @@ def aggregate(
         ConfigError: for what is not known or out of range, or when no query is left.
     """
     which = None if queries is None else np.flatnonzero(queries)
-    facts = (query_labels, query_correct, query_confidence, query_weights)
-    held = [fact if fact is None or which is None else fact[which] for fact in facts]
+    given = (query_labels, query_correct, query_confidence, query_weights)
+    labels, correct, confidence, own = (fact if fact is None or which is None else fact[which] for fact in given)
     blocks = Held(influence, which)
     weights = None if module_weights is None else tuple(module_weights)
     request = Request(how, tuple(range(len(influence))), k, tuple(only), weigh, trim, weights)
-    engine = Engine(blocks, Queries(blocks.shape[1], *held), sample_labels)
+    engine = Engine(blocks, Queries(blocks.shape[1], labels, correct, confidence, own), sample_labels)
     return engine.answers([request])[0].score

@@ -7,7 +7,13 @@ import numpy as np
 from jaxtyping import Float
 
 from undertow.aggregation.consensus import consensus_weights
-from undertow.aggregation.names import AGGREGATIONS, check_aggregation
+from undertow.aggregation.names import (
+    AGGREGATION_NAMES,
+    AGGREGATIONS,
+    check_aggregation,
+    check_weighing,
+    is_reducible,
+)
 from undertow.aggregation.queries import QueryWeights
 from undertow.aggregation.rows import Transform, factor, transform
 from undertow.aggregation.stability import Bootstrap, Resampled, Stability, draw, stability
@@ -121,6 +127,21 @@ class SumJob:
         return Answer(self._factor * total, found, weights)
 
 
+def combine(scores: Float[np.ndarray, "module sample"], how: str, queries: int) -> Float[np.ndarray, " sample"]:
+    """One score per sample from the sums of some modules over their queries (see `module_sum`).
+
+    Args:
+        scores: sum of the row transform over the queries of each module.
+        how: an aggregation of the form ``sum`` or ``modules``.
+        queries: how many queries count.
+    """
+    weights = consensus_weights(scores) if AGGREGATIONS[how].form == "modules" else np.ones(len(scores))
+    total = np.zeros(scores.shape[1])
+    for weight, score in zip(weights, scores, strict=True):
+        total += weight * score
+    return factor(how, len(scores) * queries, scores.shape[1]) * total
+
+
 def check_request(request: Request, bootstrap: Bootstrap | None = None) -> None:
     """Refuse a request that no tensor could serve.
 
@@ -131,16 +152,14 @@ def check_request(request: Request, bootstrap: Bootstrap | None = None) -> None:
     if not request.modules:
         raise ConfigError("No module is chosen, so there is nothing to aggregate. Choose layers that hold one.")
     module_weights(request)
-    form = AGGREGATIONS[request.how].form
+    check_weighing(request.how, request.weigh)
     if bootstrap is not None:
         bootstrap.check()
         check_resampling(request.how)
-    if form == "modules" and request.module_weights is not None:
-        raise ConfigError(f"--aggregate {request.how} weighs the modules itself. Leave out the weights of modules.")
-    if form == "order" and (request.weigh != "equal" or request.module_weights is not None):
+    if request.module_weights is not None and AGGREGATIONS[request.how].form != "sum":
         raise ConfigError(
-            f"--aggregate {request.how} takes every module and query alike, so nothing can be weighed. Use --weigh "
-            f"equal, or one of: {', '.join(_weighable())}."
+            f"--aggregate {request.how} takes no weights of modules: it takes all alike, or weighs them itself. Leave "
+            "the weights out."
         )
 
 
@@ -150,15 +169,11 @@ def check_resampling(how: str) -> None:
     Raises:
         ConfigError: names what can be resampled.
     """
-    if AGGREGATIONS[how].form == "order":
+    if not is_reducible(how):
         raise ConfigError(
             f"--bootstrap is not there for --aggregate {how}, which is no sum over modules and queries: each resample "
-            f"would take as long as the whole. It is there for: {', '.join(_weighable())}."
+            f"would take as long as the whole. It is there for: {', '.join(filter(is_reducible, AGGREGATION_NAMES))}."
         )
-
-
-def _weighable() -> list[str]:
-    return [name for name, known in AGGREGATIONS.items() if known.form != "order"]
 
 
 def module_weights(request: Request) -> tuple[float, ...]:

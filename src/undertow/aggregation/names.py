@@ -86,6 +86,24 @@ def check_queries(only: Sequence[str], weigh: str) -> None:
         raise ConfigError(f"--weigh {weigh} is not known. Known are: {', '.join(WEIGH)}.")
 
 
+def is_reducible(how: str) -> bool:
+    """Whether an aggregation reduces each module to one score a sample, and can be weighed and resampled."""
+    return AGGREGATIONS[how].form != "order"
+
+
+def check_weighing(how: str, weigh: str) -> None:
+    """Refuse to weigh the queries of an order statistic.
+
+    Raises:
+        ConfigError: names the aggregations that weigh.
+    """
+    if weigh != "equal" and not is_reducible(how):
+        raise ConfigError(
+            f"--aggregate {how} takes every query and module alike, so --weigh {weigh} means nothing to it. Use "
+            f"--weigh equal, or one of: {', '.join(filter(is_reducible, AGGREGATION_NAMES))}."
+        )
+
+
 def vote_count(k: float, samples: int) -> int:
     """k of Vote in samples: a share is rounded, at least 1; a whole number above 1 is taken as it is.
 

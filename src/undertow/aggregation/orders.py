@@ -23,7 +23,8 @@ def median(values: Float[np.ndarray, "sample row"]) -> Float[np.ndarray, " sampl
     """Median over the rows."""
     middle = ((values.shape[1] - 1) // 2, values.shape[1] // 2)
     ordered = np.partition(values, middle, axis=1)
-    return ordered[:, middle].mean(axis=1, dtype=np.float64)
+    result: np.ndarray = ordered[:, middle].mean(axis=1, dtype=np.float64)
+    return result
 
 
 def trimmed(values: Float[np.ndarray, "sample row"], trim: float) -> Float[np.ndarray, " sample"]:
@@ -31,12 +32,14 @@ def trimmed(values: Float[np.ndarray, "sample row"], trim: float) -> Float[np.nd
     rows = values.shape[1]
     out = int(trim * rows)
     ordered = np.partition(values, (out, rows - out - 1), axis=1) if out else values
-    return ordered[:, out : rows - out].mean(axis=1, dtype=np.float64)
+    result: np.ndarray = ordered[:, out : rows - out].mean(axis=1, dtype=np.float64)
+    return result
 
 
 def minimum(values: Float[np.ndarray, "sample row"]) -> Float[np.ndarray, " sample"]:
     """Lowest value over the rows."""
-    return values.min(axis=1).astype(np.float64)
+    result: np.ndarray = values.min(axis=1).astype(np.float64)
+    return result
 
 
 def statistic(how: str, trim: float, samples: int) -> Statistic:

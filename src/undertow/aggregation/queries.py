@@ -92,9 +92,10 @@ class QueryWeights:
 
     def combine(self, reduced: Float[np.ndarray, "cell sample"]) -> Float[np.ndarray, " sample"]:
         """Sum over the queries from the sums within each cell."""
-        if len(self.coefficients) == 1:
-            return (self.coefficients[0][:, None] * reduced).sum(axis=0)
-        return (self.coefficients.T[:, self.sample_class] * reduced).sum(axis=0)
+        alike = len(self.coefficients) == 1
+        weights = self.coefficients[0][:, None] if alike else self.coefficients.T[:, self.sample_class]
+        total: np.ndarray = (weights * reduced).sum(axis=0)
+        return total
 
 
 def query_weights(
@@ -112,7 +113,7 @@ def query_weights(
         ConfigError: for a choice that is not known, needs what is not known, or leaves a sample without queries.
     """
     check_queries(only, weigh)
-    counted = _counted(queries, only)
+    counted = counted_queries(queries, only)
     base = queries.base(weigh)
     plain = np.ones(queries.count) if base is None else base
     if (plain < 0).any() or not np.isfinite(plain).all():
@@ -139,7 +140,12 @@ def query_weights(
     return QueryWeights(coefficients, base, queries.cells, classes, total, by_label)
 
 
-def _counted(queries: Queries, only: Sequence[str]) -> Bool[np.ndarray, " query"]:
+def counted_queries(queries: Queries, only: Sequence[str] = ("all",)) -> Bool[np.ndarray, " query"]:
+    """Which queries count for any sample at all.
+
+    Raises:
+        ConfigError: when none is left, or it is not known which.
+    """
     counted = np.ones(queries.count, dtype=bool)
     if not counted.any():
         raise ConfigError("The mask of queries leaves none to aggregate. Let at least one count.")

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from undertow.aggregation.names import vote_count
-from undertow.aggregation.ranks import ranks
+from undertow.aggregation.ranks import ranks as ranks_of
 
 # Numbers of rows that are handled at once by one thread: a few megabytes with what sorting them takes.
 PIECE = 200_000
@@ -23,7 +23,7 @@ class Rows:
     @cached_property
     def ranks(self) -> Integer[np.ndarray, "row sample"]:
         """Ranks within each row (see `undertow.aggregation.ranks.ranks`)."""
-        return ranks(self.influence)
+        return ranks_of(self.influence)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def _standardised(rows: Rows, _: int) -> np.ndarray:
     spread = np.sqrt(np.einsum("ij,ij->i", values, values) / values.shape[1])[:, None]
     equal = rows.influence.min(axis=1, keepdims=True) == rows.influence.max(axis=1, keepdims=True)
     values[np.broadcast_to(equal, values.shape)] = 0
-    return np.divide(values, spread, out=values, where=~equal & (spread > 0))
+    result: np.ndarray = np.divide(values, spread, out=values, where=~equal & (spread > 0))
+    return result
 
 
 def _ranks(rows: Rows, _: int) -> np.ndarray:
@@ -63,16 +64,17 @@ def _ranks(rows: Rows, _: int) -> np.ndarray:
 
 def _votes(rows: Rows, count: int) -> np.ndarray:
     """max(k - r, 0), for k in samples."""
-    kind = rows.ranks.dtype.type
-    if count > np.iinfo(kind).max:  # all 65,536 samples
-        return count - rows.ranks.astype(np.int64)
-    return kind(count) - np.minimum(rows.ranks, kind(count))
+    # All 65,536 samples are one more than the ranks' integers hold.
+    ranks = rows.ranks if count <= np.iinfo(rows.ranks.dtype).max else rows.ranks.astype(np.int64)
+    votes: np.ndarray = ranks.dtype.type(count) - np.minimum(ranks, ranks.dtype.type(count))
+    return votes
 
 
 def _all_votes(rows: Rows, _: int) -> np.ndarray:
     """(n - r)^2: twice the integral of max(k - r, 0) over k from 0 to n."""
-    left = rows.influence.shape[1] - rows.ranks.astype(np.int64)
-    return left * left
+    left: np.ndarray = rows.influence.shape[1] - rows.ranks.astype(np.int64)
+    left *= left
+    return left
 
 
 TRANSFORMS: dict[str, Callable[[Rows, int], np.ndarray]] = {

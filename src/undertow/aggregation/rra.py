@@ -32,7 +32,8 @@ def robust_ranks(places: Integer[np.ndarray, "sample row"], samples: int) -> Flo
     tails = log_tail(k + 1, count, ordered[sample, k] / samples)
     result = np.zeros(len(ordered))
     np.minimum.at(result, sample, tails)
-    return result + np.log(count)
+    result += float(np.log(count))
+    return result
 
 
 def log_tail(k: Int64[np.ndarray, " pair"], count: int, u: Float[np.ndarray, " pair"]) -> Float[np.ndarray, " pair"]:
@@ -70,7 +71,8 @@ def _signed_roots(ordered: Integer[np.ndarray, "sample row"], samples: int) -> F
         entropy = share * np.log(share) + np.where(rest > 0, rest * np.log(rest), 0.0)
         divergence = entropy - share * low[ordered] - np.where(rest > 0, rest * high[ordered], 0.0)
     root: np.ndarray = np.sqrt(2 * count * np.maximum(divergence, 0))
-    return np.where(share >= u[ordered], root, -root)
+    signed: np.ndarray = np.where(share >= u[ordered], root, -root)
+    return signed
 
 
 def _signed_root(
@@ -78,4 +80,6 @@ def _signed_root(
 ) -> Float[np.ndarray, " pair"]:
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = [np.where(a > 0, a * (np.log(a) - np.log(b)), 0.0) for a, b in ((share, u), (1 - share, 1 - u))]
-    return np.sign(share - u) * np.sqrt(2 * count * np.maximum(parts[0] + parts[1], 0))
+    root: np.ndarray = np.sqrt(2 * count * np.maximum(parts[0] + parts[1], 0))
+    signed: np.ndarray = np.sign(share - u) * root
+    return signed

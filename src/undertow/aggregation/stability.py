@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Int
 
-from undertow.aggregation.cut import flag, harm_ranks
+from undertow.aggregation.cut import check_cut, flag, harm_ranks
 from undertow.aggregation.queries import QueryWeights
 from undertow.errors import ConfigError
 
@@ -40,8 +40,7 @@ class Bootstrap:
             raise ConfigError(f"--bootstrap {self.resamples} is too few. Give 2 resamples or more; 200 are usual.")
         if self.over not in OVER:
             raise ConfigError(f"--resample {self.over} is not known. Known are: {', '.join(OVER)}.")
-        if not 0 < self.cut < 1:
-            raise ConfigError(f"--cut {self.cut:g} is outside its range. It is a share of the rows, between 0 and 1.")
+        check_cut(self.cut)
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def draw(
     the number of modules.
     """
     random = np.random.default_rng(how.seed)
-    counted = weights.coefficients.any(axis=0)[weights.cells]
+    counted: np.ndarray = np.any(weights.coefficients > 0, axis=0)[weights.cells]
     times = np.ones((how.resamples, len(counted)))
     if how.over != "modules":
         apart = labels is not None and weights.by_label

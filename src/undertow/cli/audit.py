@@ -66,7 +66,9 @@ def audit_command(
         ),
     ] = None,
     aggregate: Annotated[str | None, _option("aggregate", "HOW")] = None,
-    k: Annotated[float | None, _option("k", "SHARE")] = None,
+    k: Annotated[float | None, _option("k", "NUMBER")] = None,
+    only: Annotated[list[str] | None, _option("only", "WHICH", "; join by commas")] = None,
+    weigh: Annotated[str | None, _option("weigh", "HOW")] = None,
     correct_only: Annotated[bool, _option("correct_only")] = False,
     cut: Annotated[float | None, _option("cut", "SHARE")] = None,
     retrain: Annotated[bool, _option("retrain")] = False,
@@ -111,7 +113,7 @@ def told_settings(told: Mapping[str, Any]) -> AuditSettings:
     """The settings that options of the command line ask for; what was not given keeps its default."""
     fields = {name: value for name, value in told.items() if name in _FIELDS}
     fields |= {"estimators": told["estimator"], "baselines": told["baseline"]}
-    lists = {name: _joined(fields[name]) for name in ("estimators", "baselines", "target_modules", "track")}
+    lists = {name: _joined(fields[name]) for name in ("estimators", "baselines", "target_modules", "track", "only")}
     return settings_from({name: value for name, value in {**fields, **lists}.items() if value is not None})
 
 

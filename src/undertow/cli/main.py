@@ -12,6 +12,7 @@ from undertow.cli.audit import audit_command
 from undertow.cli.demo import demo_command
 from undertow.cli.layers import layers_command
 from undertow.cli.plan import plan_command
+from undertow.cli.score import score_command
 from undertow.errors import UndertowError
 from undertow.pipeline.ranks import current_ranks
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command("audit")(audit_command)
 app.command("plan")(plan_command)
+app.command("score")(score_command)
 app.command("layers")(layers_command)
 app.command("demo")(demo_command)
 

@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from undertow.aggregation.additive import chosen_queries, combine, module_score
 from undertow.aggregation.cut import flag, harm_ranks
+from undertow.aggregation.jobs import combine
+from undertow.aggregation.queries import counted_queries
 from undertow.data import Planted, Samples
 from undertow.influence.store import check_covered, deciding_modules, module_keys
 from undertow.models.groups import available_groups
+from undertow.pipeline.scorer import Scorer, Scoring, stored_queries
 from undertow.pipeline.settings import AuditSettings
-from undertow.progress import Reporter, Silent
+from undertow.progress import Reporter
 
 
 def group_harm(
@@ -28,25 +30,30 @@ def group_harm(
     Args:
         influence: as `influence_step` returns it.
         groups: name to positions of modules.
-        settings: aggregation, k and correct_only.
+        settings: aggregation, its parameters, and which queries count.
         estimator: which estimator; the settings' first by default.
         reporter: shows progress.
     """
     name = estimator or settings.estimators[0]
-    wanted = sorted({m for positions in groups.values() for m in positions})
-    check_covered(influence, name, wanted)
-    mask = influence["query_correct"].values.astype(bool) if settings.correct_only else None
-    chosen = chosen_queries(influence.sizes["query"], mask)
-    kept = "score" if "score" in influence else "influence"  # what the influence stage was told to keep
-    values = influence[kept].sel(estimator=name)
-    scores: dict[int, np.ndarray] = {}
-    with (reporter or Silent()).track("aggregation of the modules", len(wanted)) as advance:
-        for m in wanted:
-            block = values[m].values
-            scores[m] = block if kept == "score" else module_score(block[chosen], settings.aggregate, settings.k)
-            advance(1)
-    count = int(chosen.sum())
-    return {g: -combine([scores[m] for m in ms], settings.aggregate, count) for g, ms in groups.items()}
+    if "score" in influence:  # what the influence stage was told to keep
+        return _from_scores(influence, groups, settings, name)
+    memory = None if settings.memory is None else int(settings.memory * 1e9)
+    scorer = Scorer(influence, memory=memory, reporter=reporter)
+    asked = [
+        Scoring(name, tuple(ms), settings.aggregate, settings.k, settings.counted, settings.weigh)
+        for ms in groups.values()
+    ]
+    return {g: found.harm for g, found in zip(groups, scorer.scores(asked), strict=True)}
+
+
+def _from_scores(
+    influence: xr.Dataset, groups: Mapping[str, list[int]], settings: AuditSettings, estimator: str
+) -> dict[str, np.ndarray]:
+    """Harm from the scores of each module, which are of the settings' aggregation and queries."""
+    check_covered(influence, estimator, sorted({m for positions in groups.values() for m in positions}))
+    scores = influence["score"].sel(estimator=estimator).values
+    count = int(counted_queries(stored_queries(influence), settings.counted).sum())
+    return {g: -combine(scores[ms], settings.aggregate, count) for g, ms in groups.items()}
 
 
 def harm_table(

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from undertow.aggregation.additive import chosen_queries
+from undertow.aggregation.queries import Queries, counted_queries
 from undertow.baselines.registry import check_labels
 from undertow.data import Samples, encode
 from undertow.errors import ConfigError
@@ -100,10 +100,10 @@ def influence_step(
     sharing = Ranks() if settings.keep == "groups" else me
     with modes_kept(model):
         stores = take_gradients(job, "gradients", where.gradients)
-        correct = stores[0].probabilities.argmax(1).numpy() == queries.labels
+        known = known_queries(stores[0], queries)
         trail = take_trail(job, records)
         if me.first or sharing is me:
-            writer = sharing.first_then(lambda: open_writer(frame, where.tensor, settings, correct))
+            writer = sharing.first_then(lambda: open_writer(frame, where.tensor, settings, known, train.labels))
             _products(replace(job, ranks=sharing), stores, trail, moments, writer)
     me.wait()
     if not me.first and where.tensor is not None:
@@ -114,14 +114,17 @@ def influence_step(
     variables = xr.Dataset(
         {
             "query_loss": ("query", of_queries.loss),
-            "query_correct": ("query", correct),
+            "query_correct": ("query", known.correct),
+            "query_label": ("query", queries.labels),
+            "sample_label": ("sample", train.labels),
             "sample_loss": ("sample", of_samples.loss),
             "sample_probability": (("sample", "class"), of_samples.probabilities),
             "queries_truncated": encoded[0].truncated,
             "samples_truncated": encoded[1].truncated,
-        }
+        },
+        coords={"class": np.array(train.classes, dtype=str)},
     )
-    variables = xr.merge([variables, _words(job, stores, correct), _baselines(job, stores, margins)])
+    variables = xr.merge([variables, _words(job, stores, known), _baselines(job, stores, margins)])
     influence = writer.finish(variables)
     forget_trail(trail)
     me.wait()
@@ -134,6 +137,13 @@ def modules_of(model: nn.Module, settings: AuditSettings) -> tuple[TrackedModule
     if not settings.fast:
         return modules
     return tuple(modules[m] for m in select_modules([t.key for t in modules], settings.layers))
+
+
+def known_queries(store: GradientStore, queries: Samples) -> Queries:
+    """What aggregations may know of the queries."""
+    found = predictions(store)
+    correct: np.ndarray = found.probabilities.argmax(1) == queries.labels
+    return Queries(len(queries), queries.labels, correct, np.exp(-found.loss.astype(np.float64)), None, queries.classes)
 
 
 def _baselines(job: Job, stores: tuple[GradientStore, GradientStore], margins: np.ndarray | None) -> xr.Dataset:
@@ -151,12 +161,12 @@ def _baselines(job: Job, stores: tuple[GradientStore, GradientStore], margins: n
     )
 
 
-def _words(job: Job, stores: tuple[GradientStore, GradientStore], correct: np.ndarray) -> xr.Dataset:
+def _words(job: Job, stores: tuple[GradientStore, GradientStore], known: Queries) -> xr.Dataset:
     """What each word contributes, of the queries that decide; nothing where word embeddings are not tracked."""
     for m in range(len(job.modules)):
         queries, samples = (store[m] for store in stores)
         if isinstance(queries, SparseGradients) and isinstance(samples, SparseGradients):
-            chosen = chosen_queries(len(correct), correct if job.settings.correct_only else None)
+            chosen = counted_queries(known, [name for name in job.settings.counted if name == "correct"] or ["all"])
             return word_dataset(queries, samples, torch.from_numpy(chosen))
     return xr.Dataset()
 

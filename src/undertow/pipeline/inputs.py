@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
+from undertow.aggregation.names import vote_count
+from undertow.aggregation.queries import Queries, query_weights
 from undertow.baselines.registry import check_labels
 from undertow.data import (
     Planted,
@@ -97,6 +99,7 @@ def load_inputs(
     for other in others.values():
         check_same_inputs(given, other)
     selection, asked, evaluation, evaluated_on = _roles(others, settings)
+    _check_aggregation(given, asked, settings)
     planted = plant_noise(given, settings.plant, seed=settings.seed) if settings.plant else None
     check_labels(settings.baselines, planted.samples.labels if planted else given.labels, asked.labels)
     samples = {"training": given, **others}
@@ -111,6 +114,14 @@ def load_inputs(
         tuple(_notes(given, others, model_classes)),
         {role: fingerprint(s) for role, s in samples.items()},
     )
+
+
+def _check_aggregation(train: Samples, queries: Samples, settings: AuditSettings) -> None:
+    """Refuse what only shows with the data: a k above its rows, a class of samples without queries."""
+    vote_count(settings.k, len(train))
+    right = np.ones(len(queries), dtype=bool)  # which ones the model predicts is not known yet
+    known = Queries(len(queries), queries.labels, right, right.astype(np.float64), None, queries.classes)
+    query_weights(known, train.labels, len(train), settings.counted, settings.weigh)
 
 
 def _class_order(classes: tuple[str, ...], model_classes: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -38,6 +38,8 @@ _CONTENTS = (
     "dynamics.npy",
     "influence.zarr",
     "cancellation.parquet",
+    "reductions",
+    "scores",
     "harm.parquet",
     "heldout.parquet",
     "cleaned.jsonl",
@@ -136,6 +138,20 @@ class RunFolder:
                 "touched. Give --out a new folder, or delete this one."
             ) from error
         return cls(path, manifest)
+
+    @classmethod
+    def made(cls, path: Path) -> "RunFolder":
+        """A run folder that a command reads, whatever stages it has.
+
+        Raises:
+            RunFolderError: when it is none.
+        """
+        if not (path / MANIFEST).is_file():
+            what = "does not exist" if not path.exists() else f"holds no {MANIFEST}"
+            raise RunFolderError(
+                f"{path} is not a run folder: it {what}. Give the folder that undertow audit wrote to (its --out)."
+            )
+        return cls.read(path)
 
     def done(self, stage: str) -> bool:
         """Whether a stage is finished."""

@@ -1,19 +1,26 @@
-"""Many aggregations of a stored influence tensor, each read and ranked once."""
+"""Many aggregations of a stored influence tensor, each module read and ranked once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import xarray as xr
 from jaxtyping import Float
 
-from undertow.aggregation.engine import Engine, Request
+from undertow.aggregation.engine import Engine
+from undertow.aggregation.jobs import Request
 from undertow.aggregation.queries import Queries
+from undertow.aggregation.reductions import InMemory, OnDisk, Reductions, identity
+from undertow.aggregation.stability import Bootstrap, Stability
 from undertow.errors import ConfigError, RunFolderError
 from undertow.influence.store import check_covered, deciding_modules, module_keys, open_influence
 from undertow.pipeline.run_folder import RunFolder
 from undertow.progress import Reporter, Silent
+
+# Where a run folder keeps what its modules were reduced to.
+REDUCTIONS = "reductions"
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,16 @@ class Scored:
     Attributes:
         scoring: what was asked for, its estimator named.
         modules: positions of the modules that decided.
+        module_weights: what each of them weighed, summing to their number.
         harm: harm of each sample, [n]; higher is worse.
+        stability: what resampling says of it; None where nothing was resampled.
     """
 
     scoring: Scoring
     modules: tuple[int, ...]
+    module_weights: Float[np.ndarray, " module"]
     harm: Float[np.ndarray, " sample"]
+    stability: Stability | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,10 @@ class _Stored:
     def shape(self) -> tuple[int, int, int]:
         m, q, n = self.values.shape
         return m, q, n
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.values.dtype)
 
     @property
     def chunk(self) -> int:
@@ -82,41 +97,61 @@ class Scorer:
 
     Args:
         influence: as `influence_step` or `open_influence` returns it, with the tensor itself.
+        reductions: folder that keeps what modules were reduced to; memory by default.
+        memory: bytes to stay within; half of what is free by default.
         reporter: shows progress.
 
     Raises:
         ConfigError: when the tensor was not kept.
     """
 
-    def __init__(self, influence: xr.Dataset, *, reporter: Reporter | None = None) -> None:
+    def __init__(
+        self,
+        influence: xr.Dataset,
+        *,
+        reductions: Path | None = None,
+        memory: int | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
         if "influence" not in influence:
             raise ConfigError(
-                "The influence tensor was not kept, only scores of it (--keep scores or groups), so nothing else can be "
-                "aggregated. Audit again with --keep tensor."
+                "The influence tensor was not kept, only scores of its modules (--keep scores or groups), so nothing "
+                "else can be aggregated. Audit again with --keep tensor."
             )
         self.influence, self._show = influence, reporter or Silent()
         self.keys = module_keys(influence)
         self.estimators: tuple[str, ...] = tuple(influence["estimator"].values.tolist())
-        self._queries = known_queries(influence)
+        self._memory = psutil.virtual_memory().available // 2 if memory is None else memory
+        self._queries = stored_queries(influence)
         self._sample_labels = influence["sample_label"].values if "sample_label" in influence else None
+        self._scratch = reductions.parent if reductions else None
+        self._reductions = self._kept_in(reductions)
         self._engines: dict[str, Engine] = {}
 
     @classmethod
-    def of_run(cls, run: str | Path, *, reporter: Reporter | None = None) -> "Scorer":
-        """The scorer of a run folder.
+    def of_run(cls, run: str | Path, *, memory: int | None = None, reporter: Reporter | None = None) -> "Scorer":
+        """The scorer of a run folder, which keeps its reductions there.
 
         Raises:
             RunFolderError: when the folder is none, or its influence is not there.
             ConfigError: when the tensor was not kept.
         """
-        folder = RunFolder.read(Path(run))
+        folder = RunFolder.made(Path(run))
         store = folder.path / "influence.zarr"
         if not folder.done("influence") or not store.is_dir():
             raise RunFolderError(
                 f"{folder.path} holds no finished influence tensor. Let its audit finish: the same command goes on "
                 "where it stopped."
             )
-        return cls(open_influence(store), reporter=reporter)
+        kept = folder.path / REDUCTIONS
+        return cls(open_influence(store), reductions=kept, memory=memory, reporter=reporter)
+
+    def _kept_in(self, folder: Path | None) -> Reductions:
+        made_of = self.influence.attrs.get("fingerprint")
+        if folder is None or made_of is None:  # without it, nobody knows whether they belong to the tensor
+            return InMemory(self._memory // 4)
+        facts = identity(made_of, self._queries.cells, np.array(self.influence["influence"].shape))
+        return OnDisk(folder, facts, self._show.say)
 
     def modules(self, scoring: Scoring) -> tuple[int, ...]:
         """Positions of the modules that decide, ascending.
@@ -125,21 +160,34 @@ class Scorer:
             ConfigError: when the estimator is not there, is not defined on them, or none is selected.
         """
         estimator = self._estimator(scoring)
-        if not isinstance(scoring.layers, str):
-            chosen = list(scoring.layers)
-        else:
+        if isinstance(scoring.layers, str):
             covered = self.influence["covered"].sel(estimator=estimator).values
             chosen = deciding_modules(self.keys, covered, scoring.layers)
+        else:
+            chosen = list(scoring.layers)
         check_covered(self.influence, estimator, chosen)
         return tuple(chosen)
 
-    def scores(self, scorings: Sequence[Scoring]) -> list[Scored]:
-        """Harm of each sample for each scoring, from at most one pass over the modules of each estimator.
+    def scores(self, scorings: Sequence[Scoring], bootstrap: Bootstrap | None = None) -> list[Scored]:
+        """Harm of each sample for each scoring, from one pass over the modules of each estimator.
 
         Raises:
             ConfigError: for a scoring that cannot be served.
         """
-        return [Scored(*self._one(s)) for s in scorings]
+        named = [replace(s, estimator=self._estimator(s)) for s in scorings]
+        requests = [self._request(s) for s in named]
+        for s, r in zip(named, requests, strict=True):  # before anything is computed
+            self._engine(s).check(r, bootstrap)
+        found: dict[int, Scored] = {}
+        for estimator in dict.fromkeys(s.estimator for s in named):
+            mine = [i for i, s in enumerate(named) if s.estimator == estimator]
+            total = len({m for i in mine for m in requests[i].modules})
+            with self._show.track("aggregation of the modules", total) as advance:
+                engine = self._engine(named[mine[0]])
+                answers = engine.answers([requests[i] for i in mine], bootstrap, advance)
+            for i, a in zip(mine, answers, strict=True):
+                found[i] = Scored(named[i], requests[i].modules, a.module_weights, -a.score, a.stability)
+        return [found[i] for i in range(len(named))]
 
     def module_harm(self, scoring: Scoring) -> Float[np.ndarray, "module sample"]:
         """Harm by each of the chosen modules alone, in their order.
@@ -147,12 +195,8 @@ class Scorer:
         Raises:
             ConfigError: for a scoring that cannot be served.
         """
-        request = self._request(scoring)
-        return -self._engine(self._estimator(scoring)).module_scores(request)
-
-    def _one(self, scoring: Scoring) -> tuple[Scoring, tuple[int, ...], np.ndarray]:
-        request = self._request(scoring)
-        return scoring, request.modules, -self._engine(self._estimator(scoring)).scores([request])[0]
+        alone = [replace(scoring, layers=(m,), module_weights=None) for m in self.modules(scoring)]
+        return np.stack([found.harm for found in self.scores(alone)])
 
     def _request(self, s: Scoring) -> Request:
         return Request(s.aggregate, self.modules(s), s.k, s.only, s.weigh, s.trim, s.module_weights)
@@ -163,18 +207,25 @@ class Scorer:
             raise ConfigError(f"--estimator {name} is not in this tensor. It holds: {', '.join(self.estimators)}.")
         return name
 
-    def _engine(self, estimator: str) -> Engine:
-        if estimator not in self._engines:
-            blocks = _Stored(self.influence["influence"].sel(estimator=estimator))
-            self._engines[estimator] = Engine(blocks, self._queries, self._sample_labels)
-        return self._engines[estimator]
+    def _engine(self, scoring: Scoring) -> Engine:
+        name = self._estimator(scoring)
+        if name not in self._engines:
+            self._engines[name] = Engine(
+                _Stored(self.influence["influence"].sel(estimator=name)),
+                self._queries,
+                self._sample_labels,
+                reductions=self._reductions,
+                name=name,
+                memory=self._memory,
+                scratch=self._scratch,
+            )
+        return self._engines[name]
 
 
-def known_queries(influence: xr.Dataset) -> Queries:
+def stored_queries(influence: xr.Dataset) -> Queries:
     """What a stored tensor says of its queries."""
-    held = {
-        name: influence[name].values for name in ("query_label", "query_correct", "query_loss") if name in influence
-    }
+    names = ("query_label", "query_correct", "query_loss")
+    held = {name: influence[name].values for name in names if name in influence}
     correct, loss = held.get("query_correct"), held.get("query_loss")
     return Queries(
         influence.sizes["query"],

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from undertow.aggregation.additive import check_aggregation
+from undertow.aggregation.names import AGGREGATION_NAMES, check_aggregation, check_queries, check_weighing, is_reducible
 from undertow.baselines.names import check_baselines
 from undertow.errors import ConfigError, UndertowError
 from undertow.influence.names import check_estimators
@@ -50,9 +50,16 @@ class AuditSettings(FinetuneConfig):
         description="rows of a seeded random projection on both sides of each linear layer; exact unless given",
     )
     layers: str = Field("all", description="which modules decide")
-    aggregate: str = Field("rank", description="how influences become one harm: mean, rank or vote")
-    k: float = Field(0.3, description="share of the samples that vote looks at, above 0 and at most 1")
-    correct_only: bool = Field(False, description="only queries that the model predicts correctly")
+    aggregate: str = Field("rank", description=f"how influences become one harm: {', '.join(AGGREGATION_NAMES)}")
+    k: float = Field(
+        0.3,
+        description="how many samples vote looks at: a share of all, above 0 and at most 1, or a whole number above 1",
+    )
+    only: tuple[str, ...] = Field(
+        ("all",), description="which queries count: all, correct, same-label or other-label (than the sample's)"
+    )
+    weigh: str = Field("equal", description="what each query weighs: equal, balanced (over classes) or confidence")
+    correct_only: bool = Field(False, description="only queries that the model predicts correctly: --only correct")
     cut: float = Field(0.3, gt=0, lt=1, description="share of the rows to flag, between 0 and 1")
     plant: float | None = Field(
         None, gt=0, lt=1, description="share of the labels to flip first, to measure how many are found"
@@ -118,9 +125,22 @@ class AuditSettings(FinetuneConfig):
         check_layers(expression)
         return expression
 
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Which queries count, whichever way it was said."""
+        return (*(name for name in self.only if name != "all"), "correct") if self.correct_only else self.only
+
     def model_post_init(self, _: Any) -> None:
         """Checks that need more than one field."""
         check_aggregation(self.aggregate, self.k)
+        check_queries(self.only, self.weigh)
+        check_weighing(self.aggregate, self.weigh)
+        if self.keep != "tensor" and not is_reducible(self.aggregate):
+            sums = ", ".join(name for name in AGGREGATION_NAMES if is_reducible(name))
+            raise ConfigError(
+                f"--keep {self.keep} reduces one module after the other, and --aggregate {self.aggregate} needs the "
+                f"values of all modules at once. Use --keep tensor, or one of: {sums}."
+            )
 
 
 def settings_from(options: dict[str, Any]) -> AuditSettings:

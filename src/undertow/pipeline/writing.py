@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from undertow.aggregation.additive import chosen_queries, module_score
+from undertow.aggregation.queries import Queries, query_weights
+from undertow.aggregation.rows import module_sum, transform
 from undertow.data import Encoded
 from undertow.influence.compute import BLOCK
 from undertow.influence.scores import ScoreWriter
@@ -22,17 +23,18 @@ FINGERPRINT = "fingerprint"
 
 
 def open_writer(
-    frame: xr.Dataset, path: Path | None, settings: AuditSettings, correct: np.ndarray
+    frame: xr.Dataset, path: Path | None, settings: AuditSettings, queries: Queries, sample_labels: np.ndarray
 ) -> InfluenceWriter | ScoreWriter:
     """What takes the influence, as ``settings.keep`` says; it goes on with a store of the same fingerprint."""
     resume = path is not None and _held(path) == frame.attrs[FINGERPRINT]
     if settings.keep == "tensor":
         chunk = max(1, BLOCK // max(frame.sizes["sample"], 1))
         return InfluenceWriter(frame, path, query_chunk=chunk, resume=resume)
-    chosen = chosen_queries(len(correct), correct if settings.correct_only else None)
+    weights = query_weights(queries, sample_labels, frame.sizes["sample"], settings.counted, settings.weigh)
+    what = transform(settings.aggregate, settings.k, frame.sizes["sample"])
 
-    def reduce(block: np.ndarray, queries: slice) -> np.ndarray:
-        return module_score(block[chosen[queries]], settings.aggregate, settings.k)
+    def reduce(block: np.ndarray, which: slice) -> np.ndarray:
+        return module_sum(block, what, weights.whole[:, which], weights.sample_class)
 
     groups = available_groups(module_keys(frame)) if settings.keep == "groups" else None
     return ScoreWriter(frame, path, reduce, groups, resume=resume)

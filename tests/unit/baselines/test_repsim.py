@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from undertow.aggregation.additive import aggregate
+from undertow.aggregation.in_memory import aggregate
 from undertow.baselines.repsim import repsim, repsim_harm, repsim_plain_harm
 from undertow.errors import DataError
 

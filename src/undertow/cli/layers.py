@@ -58,10 +58,10 @@ def print_layers(profile: "LayerProfile", run: Path, console: Console, *, module
     noise = profile.planted is not None
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     table.title = f"What each layer sees by {profile.scoring.estimator}, aggregated by {profile.scoring.aggregate}"
-    table.add_column("part")
+    table.add_column("part", no_wrap=True)
     measures = ("noise rank", "others", "NDR@30", "AUC-NDR") if noise else ()
     for name in ("modules", *measures, "cancellation", "agreement"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=" " not in name)
     before = None
     for row in shown.to_dict("records"):
         if before not in (None, row["level"]):

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from undertow.cli.audit import audit_command
+from undertow.cli.compare import compare_command
 from undertow.cli.demo import demo_command
 from undertow.cli.layers import layers_command
 from undertow.cli.plan import plan_command
@@ -32,6 +33,7 @@ app.command("audit")(audit_command)
 app.command("plan")(plan_command)
 app.command("score")(score_command)
 app.command("layers")(layers_command)
+app.command("compare")(compare_command)
 app.command("demo")(demo_command)
 
 

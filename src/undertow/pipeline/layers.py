@@ -23,6 +23,7 @@ from undertow.pipeline.written import planted_rows, read_harm, write_table
 from undertow.progress import Reporter, Silent
 
 N = TypeVar("N")
+
 TABLE = "layers.parquet"
 NOISE_COLUMNS = ("noise_rank", "clean_rank", "ndr30", "auc")
 _ALL = "all"
@@ -65,13 +66,12 @@ def layer_profile(run: str | Path, scoring: Scoring | None = None, *, reporter: 
     """
     folder, asked = Path(run), scoring or Scoring()
     scorer = Scorer.of_run(folder, reporter=reporter)
-    harm_table = read_harm(folder)
+    planted = planted_rows(read_harm(folder, scorer.influence))
     asked = _plain(asked, asked.estimator or scorer.estimators[0])
     parts = _parts(scorer, asked)
     wanted = [_of(asked, positions) for positions in parts["positions"]]
     harms = [found.harm for found in scorer.scores(wanted)]
     table = parts.drop(columns="positions")
-    planted = planted_rows(harm_table)
     if planted is None:
         table = table.assign(**dict.fromkeys(NOISE_COLUMNS, np.nan))
     else:
@@ -129,9 +129,7 @@ def _of_module(key: ModuleKey, position: int) -> dict[str, object]:
     return {**part, "projection": key.projection, "side": key.side}
 
 
-def _module_ranks(
-    scorer: Scorer, asked: Scoring, modules: Sequence[int], reporter: Reporter | None
-) -> pd.DataFrame:
+def _module_ranks(scorer: Scorer, asked: Scoring, modules: Sequence[int], reporter: Reporter | None) -> pd.DataFrame:
     """Mean normalised rank of each sample over the queries that count for it, [n x modules], columns = positions."""
     values = scorer.influence["influence"].sel(estimator=asked.estimator)
     labels = scorer.influence["sample_label"].values if "sample_label" in scorer.influence else None
@@ -145,9 +143,7 @@ def _module_ranks(
     return pd.DataFrame(ranks)
 
 
-def _ranks_of(
-    block: xr.DataArray, counted: np.ndarray, sample_class: np.ndarray
-) -> Float[np.ndarray, " sample"]:
+def _ranks_of(block: xr.DataArray, counted: np.ndarray, sample_class: np.ndarray) -> Float[np.ndarray, " sample"]:
     values = block.values
     found = np.empty(values.shape[1])
     for c, queries in enumerate(counted):
@@ -179,8 +175,10 @@ def _cancellation(folder: Path, table: pd.DataFrame) -> tuple[list[float], tuple
     values = [known.get((r.level, r.name), np.nan) for r in table.itertuples(index=False)]
     left_out = int((measured.loc[measured["level"] == "module", "left_out"] > 0).sum())
     reasons = sorted({why for why in measured["why"] if why})
-    note = f"cancellation leaves out {left_out} modules ({', '.join(reasons)})." if left_out else ""
-    return values, (note,) if note else ()
+    notes = ["cancellation is measured for modules and some groups, not for single layers."]
+    if left_out:
+        notes.append(f"cancellation leaves out {left_out} modules ({', '.join(reasons)}).")
+    return values, tuple(notes)
 
 
 def _spearman(one: np.ndarray, other: np.ndarray) -> float:

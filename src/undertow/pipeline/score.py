@@ -18,6 +18,7 @@ from undertow.aggregation.stability import Bootstrap
 from undertow.errors import ConfigError, RunFolderError
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.scorer import Scored, Scorer, Scoring
+from undertow.pipeline.written import read_harm
 from undertow.progress import Bars, Reporter, Silent
 
 # Where a run folder keeps the tables.
@@ -134,7 +135,7 @@ def score_tables(run: Path, options: ScoreOptions, reporter: Reporter | None = N
     folder = RunFolder.made(run)
     asked = folder.manifest["configuration"]
     scorer = Scorer.of_run(run, memory=_bytes(options.memory), reporter=reporter)
-    harm = _harm_table(folder, scorer)
+    harm = read_harm(folder.path, scorer.influence)
     scorings = _scorings(options, asked)
     cut, seed = asked["cut"] if options.cut is None else options.cut, int(asked["seed"])
     check_cut(cut)
@@ -200,22 +201,6 @@ def score_name(scoring: Scoring, options: ScoreOptions, asked: Mapping[str, Any]
         over = "" if options.resample == "queries" else f"-{options.resample}"
         parts.append(f"bootstrap{options.bootstrap}{over}")
     return "_".join(parts)
-
-
-def _harm_table(folder: RunFolder, scorer: Scorer) -> pd.DataFrame:
-    file = folder.path / "harm.parquet"
-    if not file.is_file():
-        raise RunFolderError(
-            f"{folder.path} holds no harm.parquet, so its texts and labels are not known. Let its audit finish: the "
-            "same command goes on where it stopped."
-        )
-    harm = pd.read_parquet(file)
-    if not np.array_equal(harm["row"].to_numpy(), scorer.influence["sample"].values):
-        raise RunFolderError(
-            f"The rows of {file} are not those of the influence tensor beside it, so they are not of one audit. Audit "
-            "again with --overwrite."
-        )
-    return harm
 
 
 def _table(harm: pd.DataFrame, found: Scored, cut: float, seed: int) -> pd.DataFrame:

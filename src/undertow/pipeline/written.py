@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from jaxtyping import Bool
 
 from undertow.errors import RunFolderError
@@ -11,19 +12,25 @@ from undertow.errors import RunFolderError
 HARM = "harm.parquet"
 
 
-def read_harm(run: Path) -> pd.DataFrame:
-    """The harm table of a run, a row a sample in the order of the influence tensor.
+def read_harm(run: Path, influence: xr.Dataset) -> pd.DataFrame:
+    """The harm table of a run, a row a sample in the order of its influence tensor.
 
     Raises:
-        RunFolderError: when it is not there.
+        RunFolderError: when it is not there, or is not of the same audit.
     """
     path = run / HARM
     if not path.is_file():
         raise RunFolderError(
-            f"{run} holds no {HARM}, so its audit is not finished. Let it finish: the same undertow audit command goes "
-            "on where it stopped."
+            f"{run} holds no {HARM}, so its texts and labels are not known. Let its audit finish: the same command "
+            "goes on where it stopped."
         )
-    return pd.read_parquet(path)
+    harm = pd.read_parquet(path)
+    if not np.array_equal(harm["row"].to_numpy(), influence["sample"].values):
+        raise RunFolderError(
+            f"The rows of {path} are not those of the influence tensor beside it, so they are not of one audit. Audit "
+            "again with --overwrite."
+        )
+    return harm
 
 
 def planted_rows(harm: pd.DataFrame) -> Bool[np.ndarray, " n"] | None:
@@ -61,5 +68,6 @@ def write_page(page: str, path: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> RunFolderError:
     return RunFolderError(
-        f"{path} cannot be written: {error.strerror or error}. Make its folder writable, or copy the run to one that is."
+        f"{path} cannot be written: {error.strerror or error}. Make its folder writable, or copy the run to "
+        "one that is."
     )

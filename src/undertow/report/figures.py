@@ -54,7 +54,7 @@ def harm_histogram(
     import altair as alt
 
     low, high = histogram_range(harm, threshold)
-    names = (_name(names[0]), _name(names[1]))
+    names = (short_name(names[0]), short_name(names[1]))
     values = [
         {**bar, "kind": name, "order": order}
         for order, (name, chosen) in enumerate(zip(names, (marked, ~marked), strict=True))
@@ -63,7 +63,7 @@ def harm_histogram(
     colours = alt.Scale(domain=list(names), range=[LIGHT[role], LIGHT["neutral"]])
     axis = alt.Axis(format=_axis_format(low, high), grid=False, tickCount=6)
     scale = alt.Scale(domain=[low, high], nice=False)
-    bars = _chart(values).mark_bar(stroke=LIGHT["surface"], strokeWidth=0.6)
+    bars = chart_of(values).mark_bar(stroke=LIGHT["surface"], strokeWidth=0.6)
     layers = bars.encode(
         x=alt.X("start:Q", bin="binned", axis=axis, scale=scale, title="harm (higher is worse)"),
         x2="end:Q",
@@ -73,14 +73,14 @@ def harm_histogram(
     )
     shown = f"{count(int(marked.sum()))} {names[0]} and {count(int((~marked).sum()))} {names[1]} rows"
     chart = _with_cut(layers, threshold, low, high)
-    return _svg(chart, f"Histogram of harm from {number(low)} to {number(high)}: {shown}.")
+    return svg_of(chart, f"Histogram of harm from {number(low)} to {number(high)}: {shown}.")
 
 
 def ndr_figure(curves: Sequence[NDRCurve], cut: float) -> str:
     """The share of planted noise found against the share of rows inspected, one line a curve."""
     import altair as alt
 
-    names = [_name(curve.name) for curve in curves]
+    names = [short_name(curve.name) for curve in curves]
     free = iter(CURVE_COLOURS * len(names))
     roles = [_CURVE_ROLES.get(name) or next(free) for name in names]
     values = [
@@ -94,7 +94,7 @@ def ndr_figure(curves: Sequence[NDRCurve], cut: float) -> str:
     legend = alt.Legend(symbolType="stroke", symbolSize=350, symbolStrokeWidth=2.5, columns=4)
     unit = alt.Scale(domain=[0, 1])
     lines = (
-        _chart(values)
+        chart_of(values)
         .mark_line(strokeJoin="round")
         .encode(
             x=alt.X("share:Q", axis=percent_axis, scale=unit, title="share of rows inspected, worst first"),
@@ -105,14 +105,14 @@ def ndr_figure(curves: Sequence[NDRCurve], cut: float) -> str:
         )
     )
     ends = "; ".join(f"{name} {percent(curve.ndr30, 0)}" for name, curve in zip(names, curves, strict=True))
-    return _svg(_with_cut(lines, cut, 0.0, 1.0), f"Noise detection rate curves. Found at 30% inspected: {ends}.")
+    return svg_of(_with_cut(lines, cut, 0.0, 1.0), f"Noise detection rate curves. Found at 30% inspected: {ends}.")
 
 
 def arms_figure(arms: Sequence[Arm]) -> str:
     """The accuracy of each retraining arm as a dot on its 95% interval."""
     import altair as alt
 
-    names = [_name(arm.name) for arm in arms]
+    names = [short_name(arm.name) for arm in arms]
     ends = np.array([[arm.low, arm.high, arm.accuracy] for arm in arms], dtype=np.float64)
     ends = ends[np.isfinite(ends)] if np.isfinite(ends).any() else np.array([0.0, 1.0])
     margin = max(0.12 * float(np.ptp(ends)), 0.01)
@@ -120,16 +120,16 @@ def arms_figure(arms: Sequence[Arm]) -> str:
     values = [
         {
             "name": name,
-            "accuracy": _finite(arm.accuracy),
-            "low": _finite(arm.low),
-            "high": _finite(arm.high),
+            "accuracy": finite(arm.accuracy),
+            "low": finite(arm.low),
+            "high": finite(arm.high),
             "text": percent(arm.accuracy),
             "colour": LIGHT[_ARM_ROLES.get(name, "neutral")],
         }
         for name, arm in zip(names, arms, strict=True)
     ]
     axis = alt.Axis(format=".0%" if domain[1] - domain[0] > 0.04 else ".1%", tickCount=5)
-    base = _chart(values).encode(
+    base = chart_of(values).encode(
         y=alt.Y("name:N", sort=names, title=None, axis=alt.Axis(domain=False, labelFontSize=13, grid=False)),
         color=alt.Color("colour:N", scale=None),
     )
@@ -139,7 +139,7 @@ def arms_figure(arms: Sequence[Arm]) -> str:
     dots = base.mark_point(filled=True, size=110, opacity=1, stroke=LIGHT["surface"]).encode(x=at)
     texts = base.mark_text(dy=-14).encode(x=at, text="text:N", color=alt.value(LIGHT["ink"]))
     summary = "; ".join(f"{value['name']} {value['text']}" for value in values)
-    return _svg(intervals + dots + texts, f"Accuracy by retraining arm: {summary}.", step=46)
+    return svg_of(intervals + dots + texts, f"Accuracy by retraining arm: {summary}.", step=46)
 
 
 def layer_figure(ndr30: Mapping[str, float]) -> str:
@@ -147,10 +147,10 @@ def layer_figure(ndr30: Mapping[str, float]) -> str:
     import altair as alt
 
     values = [
-        {"group": clip(clean(group), NAME_LIMIT), "ndr": _finite(value), "text": fixed(value, 2)}
+        {"group": clip(clean(group), NAME_LIMIT), "ndr": finite(value), "text": fixed(value, 2)}
         for group, value in ndr30.items()
     ]
-    base = _chart(values).encode(
+    base = chart_of(values).encode(
         y=alt.Y("group:N", sort=None, title=None, axis=alt.Axis(domain=False, labelFontSize=13, grid=False))
     )
     axis = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], format=".1f")
@@ -160,7 +160,7 @@ def layer_figure(ndr30: Mapping[str, float]) -> str:
     random = alt.Chart(alt.Data(values=[{"at": 0.3}])).mark_rule(color=LIGHT["ink"], strokeDash=[3, 3])
     summary = "; ".join(f"{value['group']} {value['text']}" for value in values)
     step = 32 if len(values) <= 8 else 22
-    return _svg(bars + texts + random.encode(x="at:Q"), f"NDR@30 by layer group: {summary}.", step=step)
+    return svg_of(bars + texts + random.encode(x="at:Q"), f"NDR@30 by layer group: {summary}.", step=step)
 
 
 def figure_png(svg: str, scale: float = 2.0) -> bytes:
@@ -170,7 +170,8 @@ def figure_png(svg: str, scale: float = 2.0) -> bytes:
     return bytes(vl_convert.svg_to_png(svg, scale=scale))
 
 
-def _chart(values: list[dict[str, Any]]) -> Any:
+def chart_of(values: list[dict[str, Any]]) -> Any:
+    """A chart over these rows, which are held in it."""
     import altair as alt
 
     return alt.Chart(alt.Data(values=values))
@@ -198,7 +199,8 @@ def _with_cut(chart: Any, at: float | None, low: float, high: float) -> Any:
     return chart + base.mark_rule(color=LIGHT["ink"], strokeDash=[4, 3]) + text.encode(text="text:N")
 
 
-def _svg(chart: Any, description: str, step: int | None = None) -> str:
+def svg_of(chart: Any, description: str, step: int | None = None) -> str:
+    """A chart as one SVG text that says what it shows; with ``step`` as high as its rows take, so many pixels each."""
     import altair as alt
     import vl_convert
 
@@ -209,11 +211,13 @@ def _svg(chart: Any, description: str, step: int | None = None) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(clean(description))}" ', 1)
 
 
-def _name(name: str) -> str:
+def short_name(name: str) -> str:
+    """A name that fits a legend."""
     return clip(clean(name), NAME_LIMIT)
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None, which JSON knows, where it is not finite."""
     return float(value) if np.isfinite(value) else None
 
 

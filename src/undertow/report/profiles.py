@@ -9,7 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from undertow.report import theme
-from undertow.report.figures import _chart, _finite, _name, _svg
+from undertow.report.figures import chart_of, finite, short_name, svg_of
 from undertow.report.text import clean, fixed
 
 # Past so many rows or columns the numbers in a heatmap would overlap.
@@ -37,21 +37,21 @@ def profile_figure(values: pd.DataFrame, measure: str, *, reference: float | Non
 
     names = [str(name) for name in values["projection"].unique()]
     rows = [
-        {"layer": int(r.layer), "projection": _name(str(r.projection)), "value": _finite(float(r.value))}
+        {"layer": int(r.layer), "projection": short_name(str(r.projection)), "value": finite(float(r.value))}
         for r in values.itertuples(index=False)
     ]
     roles = ("flagged", "planted", *theme.CURVE_COLOURS, "neutral")
-    colours = alt.Scale(domain=[_name(n) for n in names], range=[theme.LIGHT[r] for r in roles])
+    colours = alt.Scale(domain=[short_name(n) for n in names], range=[theme.LIGHT[r] for r in roles])
     layers = sorted({row["layer"] for row in rows})
     step = max(1, -(-len(layers) // 12))
     x = alt.X("layer:Q", title="layer", axis=alt.Axis(format="d", values=layers[::step], grid=False))
     y = alt.Y("value:Q", title=measure, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5))
     colour = alt.Color("projection:N", scale=colours, legend=alt.Legend(symbolType="stroke", columns=4))
-    lines = _chart(rows).mark_line(point=True).encode(x=x, y=y, color=colour)
+    lines = chart_of(rows).mark_line(point=True).encode(x=x, y=y, color=colour)
     if reference is not None:
         at = alt.Chart(alt.Data(values=[{"at": reference}]))
         lines = lines + at.mark_rule(color=theme.LIGHT["ink"], strokeDash=[3, 3]).encode(y="at:Q")
-    return _svg(lines, f"{measure} by layer, for each of: {', '.join(names)}.")
+    return svg_of(lines, f"{measure} by layer, for each of: {', '.join(names)}.")
 
 
 def heatmap(values: pd.DataFrame, measure: str, *, colours: tuple[float, float] | None = None) -> str:
@@ -65,27 +65,33 @@ def heatmap(values: pd.DataFrame, measure: str, *, colours: tuple[float, float] 
     import altair as alt
 
     numbers = values.to_numpy(np.float64)
-    finite = numbers[np.isfinite(numbers)]
-    low, high = colours or ((float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0))
-    rows, columns = ([_name(str(name)) for name in names] for names in (values.index, values.columns))
+    known = numbers[np.isfinite(numbers)]
+    low, high = colours or ((float(known.min()), float(known.max())) if len(known) else (0.0, 1.0))
+    rows, columns = ([short_name(str(name)) for name in names] for names in (values.index, values.columns))
     cells = [
-        {"row": rows[i], "column": columns[j], "value": _finite(v), "text": fixed(v, 2), "dark": v > (low + high) / 2}
+        {
+            "row": rows[i],
+            "column": columns[j],
+            "value": finite(v),
+            "text": fixed(v, 2),
+            "dark": bool(v > (low + high) / 2),
+        }
         for (i, j), v in np.ndenumerate(numbers)
     ]
     plain = alt.Axis(domain=False, labelAngle=0, grid=False, labelOverlap=True)
     turned = alt.Axis(domain=False, labelAngle=0 if len(columns) <= 6 else -40, grid=False, labelOverlap=True)
-    base = _chart([{**c, "dark": bool(c["dark"])} for c in cells]).encode(
+    base = chart_of(cells).encode(
         x=alt.X("column:N", sort=columns, title=None, axis=turned), y=alt.Y("row:N", sort=rows, title=None, axis=plain)
     )
     ends = [theme.LIGHT["page"], theme.LIGHT["planted"]]
     scale = alt.Scale(domain=[low, high], range=ends, clamp=True)
-    legend = alt.Legend(title=measure, gradientLength=200, format=".2f")
+    legend = alt.Legend(title=measure, gradientLength=200, tickCount=3, format=".2f")
     chart = base.mark_rect(stroke=theme.LIGHT["surface"]).encode(color=alt.Color("value:Q", scale=scale, legend=legend))
     if max(len(rows), len(columns)) <= _NUMBERED:
         ink = alt.condition("datum.dark", alt.value(theme.LIGHT["surface"]), alt.value(theme.LIGHT["ink"]))
         chart = chart + base.mark_text(fontSize=11).encode(text="text:N", color=ink)
     step = 26 if len(rows) <= _NUMBERED else 12
-    return _svg(chart, f"{measure}: {len(rows)} rows by {len(columns)} columns.", step=step)
+    return svg_of(chart, f"{measure}: {len(rows)} rows by {len(columns)} columns.", step=step)
 
 
 def figure_page(title: str, figures: Sequence[Drawn]) -> str:

@@ -22,8 +22,9 @@ def test_help_mentions_every_option():
 def test_commands_are_listed():
     outcome = undertow("--help")
     assert outcome.code == 0
-    assert "audit" in outcome.out
-    assert "demo" in outcome.out
+    for name in ("audit", "plan", "score", "layers", "compare", "demo"):
+        assert re.search(rf"^\s+{name} ", outcome.out, re.MULTILINE)
+        assert undertow(name, "--help").code == 0
 
 
 def test_version():

@@ -143,7 +143,8 @@ def test_import_and_help_load_no_heavy_library():
         "undertow.__version__, undertow.__all__\n"
         "from undertow.cli.main import app\n"
         "app(['--help'], standalone_mode=False)\n"
-        "app(['audit', '--help'], standalone_mode=False)\n"
+        "for name in ('audit', 'layers', 'compare'):\n"
+        "    app([name, '--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'transformers', 'peft', 'datasets', 'xarray', 'zarr', 'altair', 'scipy', 'sklearn'}\n"
         "print('loaded:', *sorted(heavy & set(sys.modules)))\n"
     )

@@ -93,7 +93,7 @@ def transform(how: str, k: float, samples: int) -> Transform:
     return Transform(how, vote_count(k, samples) if how == "vote" else 0)
 
 
-def factor(how: str, rows: float, samples: int) -> float:
+def factor(how: str, rows: int, samples: int) -> float:
     """What the sum of a row transform is multiplied by, so that lowest = most detrimental.
 
     Mean and standardised are averages over ``rows`` = modules x queries; Vote over all k is normalised to 1 a row.

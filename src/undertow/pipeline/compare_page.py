@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from undertow.metrics.noise import NoiseDetection, noise_detection, random_detection
+from undertow.models.groups import PROFILE_GROUPS
 from undertow.pipeline.compare import LOSS, Comparison
 from undertow.pipeline.written import write_page
 from undertow.report.figures import ndr_figure
@@ -14,7 +15,7 @@ from undertow.report.profiles import Drawn, figure_page, heatmap
 
 PAGE = "compare.html"
 # Curves drawn beside loss and random.
-BEST = 4
+BEST = 3
 
 
 def write_compare_page(found: Comparison, run: str | Path) -> Path:
@@ -38,6 +39,7 @@ def compare_figures(found: Comparison) -> list[Drawn]:
     drawn = [] if found.planted is None else [_curves(found)]
     for how, rows in named.groupby("how", sort=False):
         square = rows.pivot(index="estimator", columns="layers", values=column)
+        square = square[sorted(square.columns, key=_place)]
         title, caption = f"{measure}, aggregated by {how}", "The same colours in every figure; white: not defined."
         drawn.append(Drawn(title, heatmap(square, measure, colours=ends), caption))
     return drawn
@@ -47,6 +49,12 @@ def choice(row: tuple[str, float]) -> str:
     """An aggregation with its k where it has one."""
     how, k = row
     return how if np.isnan(k) else f"{how} k={k:g}"
+
+
+def _place(group: str) -> tuple[int, str]:
+    """Standard groups from the first layer to the last, then others by name."""
+    known = group in PROFILE_GROUPS
+    return (PROFILE_GROUPS.index(group) if known else len(PROFILE_GROUPS)), group
 
 
 def _curves(found: Comparison) -> Drawn:

@@ -81,7 +81,8 @@ def ndr_figure(curves: Sequence[NDRCurve], cut: float) -> str:
     import altair as alt
 
     names = [short_name(curve.name) for curve in curves]
-    free = iter(CURVE_COLOURS * len(names))
+    fixed_roles = {_CURVE_ROLES[name] for name in names if name in _CURVE_ROLES}
+    free = iter([role for role in CURVE_COLOURS if role not in fixed_roles] * len(names))
     roles = [_CURVE_ROLES.get(name) or next(free) for name in names]
     values = [
         {"name": name, "share": float(share), "found": float(found), "strong": name == "audit"}
@@ -91,7 +92,8 @@ def ndr_figure(curves: Sequence[NDRCurve], cut: float) -> str:
     percent_axis = alt.Axis(format=".0%", values=[0, 0.2, 0.4, 0.6, 0.8, 1])
     colours = alt.Scale(domain=names, range=[LIGHT[role] for role in roles])
     dashes = alt.Scale(domain=names, range=[_CURVE_DASHES.get(name, [1, 0]) for name in names])
-    legend = alt.Legend(symbolType="stroke", symbolSize=350, symbolStrokeWidth=2.5, columns=4)
+    columns = 4 if max(map(len, names)) <= 14 else 2
+    legend = alt.Legend(symbolType="stroke", symbolSize=350, symbolStrokeWidth=2.5, columns=columns)
     unit = alt.Scale(domain=[0, 1])
     lines = (
         chart_of(values)

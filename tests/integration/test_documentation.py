@@ -19,6 +19,12 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("undertow ")
 ]
+# What looks at a finished run, and the audit that makes one.
+LOOKS = ("layers", "compare")
+AUDIT = (
+    *("audit", "--model", "my-model", "--train", "train.csv", "--validation", "validation.csv"),
+    *("--plant", "0.2", "--estimator", "cosine,datainf", "--epochs", "2"),
+)
 EXAMPLES = [
     (page.name, code) for page in PAGES for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 ]
@@ -42,6 +48,11 @@ def test_documentation_has_examples():
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda v: v if v.endswith(".md") else "")
 def test_commands_run(page, command, workplace, capsys):
     arguments = shlex.split(command)[1:]
+    if arguments[0] in LOOKS:
+        app([*AUDIT, "--out", arguments[1]], standalone_mode=False)
+        app(arguments, standalone_mode=False)
+        assert (workplace / arguments[1] / f"{arguments[0]}.html").is_file()
+        return
     # Ten epochs are the paper's; two are enough to see that the command runs.
     app([*arguments, "--epochs", "2"], standalone_mode=False)
     if arguments[0] == "plan":

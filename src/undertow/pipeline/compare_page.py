@@ -39,7 +39,7 @@ def compare_figures(found: Comparison) -> list[Drawn]:
     drawn = [] if found.planted is None else [_curves(found)]
     for how, rows in named.groupby("how", sort=False):
         square = rows.pivot(index="estimator", columns="layers", values=column)
-        square = square[sorted(square.columns, key=_place)]
+        square = square[sorted((str(c) for c in square.columns), key=_place)]
         title, caption = f"{measure}, aggregated by {how}", "The same colours in every figure; white: not defined."
         drawn.append(Drawn(title, heatmap(square, measure, colours=ends), caption))
     return drawn
@@ -74,5 +74,5 @@ def _named(row: "pd.Series") -> str:
 
 
 def _curve(name: str, found: NoiseDetection) -> NDRCurve:
-    rates = [found.ndr(share) for share in (0.1, 0.2, 0.3)]
-    return NDRCurve(name, found.inspected, found.found, *rates, found.auc)
+    rates = {f"ndr{share}": found.ndr(share / 100) for share in (10, 20, 30)}
+    return NDRCurve(name, found.inspected, found.found, **rates, auc=found.auc)

@@ -26,7 +26,9 @@ def write_layer_page(profile: LayerProfile, run: str | Path) -> Path:
 
 def layer_figures(profile: LayerProfile) -> list[Drawn]:
     """The figures that the run has values for."""
-    measures = {"agreement": ("Agreement with all modules", "Spearman of the harm", None)}
+    measures: dict[str, tuple[str, str, float | None]] = {
+        "agreement": ("Agreement with all modules", "Spearman of the harm", None)
+    }
     if profile.planted is not None:
         measures = {
             "noise_rank": ("Noise rank by layer", "mean normalised rank of planted rows", 0.5),

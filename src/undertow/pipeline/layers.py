@@ -156,7 +156,7 @@ def _noise(
     ranks: pd.DataFrame, parts: Sequence[Sequence[int]], harms: Sequence[np.ndarray], noisy: np.ndarray
 ) -> dict[str, list[float]]:
     """The columns of `NOISE_COLUMNS`, one value a part."""
-    column = {m: i for i, m in enumerate(ranks.columns)}
+    column = {int(m): i for i, m in enumerate(ranks.columns.tolist())}
     of_parts = by_group(ranks, {str(i): [column[m] for m in ms] for i, ms in enumerate(parts)})
     found = noise_ranks(of_parts, noisy)
     curves = [noise_detection(harm, noisy) for harm in harms]
@@ -171,8 +171,8 @@ def _cancellation(folder: Path, table: pd.DataFrame) -> tuple[list[float], tuple
         note = f"cancellation is missing: the run has no {CANCELLATION} (--cancellation none)."
         return [np.nan] * len(table), (note,)
     measured = pd.read_parquet(path)
-    known = {(r.level, r.name): float(r.cancellation) for r in measured.itertuples(index=False)}
-    values = [known.get((r.level, r.name), np.nan) for r in table.itertuples(index=False)]
+    known = measured.set_index(["level", "name"])["cancellation"]
+    values = known.reindex(pd.MultiIndex.from_frame(table[["level", "name"]])).tolist()
     left_out = int((measured.loc[measured["level"] == "module", "left_out"] > 0).sum())
     reasons = sorted({why for why in measured["why"] if why})
     notes = ["cancellation is measured for modules and some groups, not for single layers."]
@@ -182,4 +182,4 @@ def _cancellation(folder: Path, table: pd.DataFrame) -> tuple[list[float], tuple
 
 
 def _spearman(one: np.ndarray, other: np.ndarray) -> float:
-    return float(agreement({"one": one, "other": other}).loc["one", "other"])
+    return float(agreement({"one": one, "other": other}).to_numpy()[0, 1])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,13 +37,14 @@ def profile_figure(values: pd.DataFrame, measure: str, *, reference: float | Non
     import altair as alt
 
     names = [str(name) for name in values["projection"].unique()]
-    rows = [
-        {"layer": int(r.layer), "projection": short_name(str(r.projection)), "value": finite(float(r.value))}
-        for r in values.itertuples(index=False)
+    numbers = values["layer"].astype(int).tolist()
+    rows: list[dict[str, Any]] = [
+        {"layer": layer, "projection": short_name(str(projection)), "value": finite(value)}
+        for layer, projection, value in zip(numbers, values["projection"], values["value"].tolist(), strict=True)
     ]
     roles = ("flagged", "planted", *theme.CURVE_COLOURS, "neutral")
     colours = alt.Scale(domain=[short_name(n) for n in names], range=[theme.LIGHT[r] for r in roles])
-    layers = sorted({row["layer"] for row in rows})
+    layers = sorted(set(numbers))
     step = max(1, -(-len(layers) // 12))
     x = alt.X("layer:Q", title="layer", axis=alt.Axis(format="d", values=layers[::step], grid=False))
     y = alt.Y("value:Q", title=measure, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=5))

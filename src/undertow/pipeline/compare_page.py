@@ -38,8 +38,8 @@ def compare_figures(found: Comparison) -> list[Drawn]:
     named = influences.assign(how=[choice(row) for row in influences[["aggregate", "k"]].itertuples(index=False)])
     drawn = [] if found.planted is None else [_curves(found)]
     for how, rows in named.groupby("how", sort=False):
-        square = rows.pivot(index="estimator", columns="layers", values=column)
-        square = square[sorted((str(c) for c in square.columns), key=_place)]
+        order: list[str] = sorted(rows["layers"].unique().tolist(), key=_place)
+        square = rows.pivot(index="estimator", columns="layers", values=column)[order]
         title, caption = f"{measure}, aggregated by {how}", "The same colours in every figure; white: not defined."
         drawn.append(Drawn(title, heatmap(square, measure, colours=ends), caption))
     return drawn

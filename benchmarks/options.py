@@ -12,11 +12,12 @@ a folder, so that each section may have a call of its own.
 """
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -36,12 +37,12 @@ from undertow.metrics.noise import noise_detection
 
 ESTIMATORS = ("cosine", "datainf")
 LAST = "4-5,head"
-Around = Callable[[Bench], AbstractContextManager[Any]]
+Around = Callable[[Bench], AbstractContextManager[Bench]]
 
 
 @dataclass(frozen=True)
 class Option:
-    """A way to compute gradients: arguments of ``Bench.stores``, and what is open ``around`` it.
+    """A way to compute gradients: arguments of ``Bench.stores``, and what is open ``around`` it and gives the bench.
 
     ``layers`` are the modules that harm is of.
     """
@@ -49,33 +50,43 @@ class Option:
     label: str
     how: dict[str, Any] = field(default_factory=dict)
     layers: str = "all"
-    around: Around = lambda _: nullcontext()
-
-
-def every_token(_: Bench) -> AbstractContextManager[Any]:
-    """The last layer computes every token, though the head reads the first alone."""
-    return mock.patch.object(hooks, "first_token_module", return_value=None)
+    around: Around = nullcontext
 
 
 @contextmanager
-def whole_backward(bench: Bench) -> Iterator[None]:
+def every_token(bench: Bench) -> Iterator[Bench]:
+    """The last layer computes every token, though the head reads the first alone."""
+    with mock.patch.object(hooks, "first_token_module", return_value=None):
+        yield bench
+
+
+@contextmanager
+def narrow_weights(bench: Bench) -> Iterator[Bench]:
+    """The whole model is converted, so that sums and norms are computed in bfloat16 too."""
+    yield replace(bench, model=copy.deepcopy(bench.model).bfloat16())
+
+
+@contextmanager
+def whole_backward(bench: Bench) -> Iterator[Bench]:
     """The backward pass goes down to the word embeddings, whatever is tracked."""
     words = bench.model.get_base_model().get_input_embeddings()
     handle = words.register_forward_hook(lambda _, __, output: output.requires_grad_(True))
     try:
-        yield
+        yield bench
     finally:
         handle.remove()
 
 
-def one_length(_: Bench) -> AbstractContextManager[Any]:
+@contextmanager
+def one_length(bench: Bench) -> Iterator[Bench]:
     """Batches of rows of one length alone: nothing is padded, attention included."""
 
     def cut(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
         same = [np.flatnonzero(lengths == length) for length in np.unique(lengths)[::-1]]
         return [s[b] for s in same for b in token_budget_batches(lengths[s], budget)]
 
-    return mock.patch.object(collect, "token_budget_batches", cut)
+    with mock.patch.object(collect, "token_budget_batches", cut):
+        yield bench
 
 
 FAST = {"layers": "all"}
@@ -85,6 +96,7 @@ OPTIONS = (
     Option("deciding modules alone, no word embeddings", FAST),
     Option("--compute-dtype bfloat16", HALF),
     Option("both (--fast where bfloat16 pays)", FAST | HALF),
+    Option("the model's weights converted to bfloat16", around=narrow_weights),
     Option("gradients kept in bfloat16", {"dtype": torch.bfloat16}),
     Option("gradients kept in float16", {"dtype": torch.float16}),
     Option("computed and kept in bfloat16", HALF | {"dtype": torch.bfloat16}),
@@ -106,10 +118,10 @@ def compare_options(bench: Bench, repeats: int) -> str:
     before = bench.plain()
     for repeat in range(repeats):
         for option in OPTIONS:
-            start = time.perf_counter()
-            with option.around(bench):
-                stores = bench.stores(**option.how)
-            seconds = time.perf_counter() - start
+            with option.around(bench) as used:
+                start = time.perf_counter()
+                stores = used.stores(**option.how)
+                seconds = time.perf_counter() - start
             after = bench.plain()
             times[option.label].append(2 * seconds / (before + after))
             before = after
@@ -154,7 +166,7 @@ def rankings(
 def compiled(bench: Bench) -> Iterator[tuple[str, str]]:
     """torch.compile, on the plain pass and under the hooks, after compilation."""
     passes: dict[str, Callable[[Bench, nn.Module], object]] = {
-        "the plain pass": lambda b, model: Bench(model, b.samples, b.queries, b.planted, b.pad_id).plain(),
+        "the plain pass": lambda b, model: replace(b, model=model).plain(),
         "the gradient pass": lambda b, model: b.stores(model=model),
     }
     for name, run in passes.items():

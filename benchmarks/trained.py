@@ -66,10 +66,11 @@ class Bench:
     ) -> list[GradientStore]:
         """Gradients of the queries and of the samples; ``model`` is what passes them, where it is not the own one."""
         modules, found = self.modules(track, layers), []
+        passed = self.model if model is None else model
         layouts = plan_layouts(self.model, modules, self.samples, pad_id=self.pad_id, project=project)
         for side in (self.queries, self.samples):
             found.append(GradientStore(layouts, side, dtype=dtype))
-            collect_gradients(model or self.model, modules, side, found[-1], pad_id=self.pad_id, autocast=autocast)
+            collect_gradients(passed, modules, side, found[-1], pad_id=self.pad_id, autocast=autocast)
         return found
 
     def harms(

@@ -201,12 +201,12 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--some", type=int, default=500, help="samples for projection and inverse")
+    parser.add_argument("--some", type=int, default=500, help="samples for projection")
     parser.add_argument("--keep", type=Path, help="folder that keeps the trained model for other calls")
     parser.add_argument("--write", type=Path, help="Markdown file whose sections are replaced")
     options = parser.parse_args()
     sections: dict[str, Callable[[Bench], str]] = {
-        "inverse": lambda bench: compare_inverse(bench, options.some),
+        "inverse": lambda bench: compare_inverse(bench, options.samples),
         "projection": lambda bench: compare_projection(bench, options.some),
         "options": lambda bench: compare_options(bench, options.repeats),
     }

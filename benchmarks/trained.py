@@ -21,8 +21,9 @@ from undertow.gradients.store import GradientStore
 from undertow.influence.compute import compute_influence
 from undertow.influence.store import InfluenceWriter, influence_dataset
 from undertow.models.groups import select_modules
-from undertow.models.loading import load_model, resolve_model
+from undertow.models.loading import load_model
 from undertow.models.modules import TrackedModule, tracked_modules
+from undertow.models.sources import resolve_model
 from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import fine_tune_step, start_from
 from undertow.progress import Bars

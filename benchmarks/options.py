@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--some", type=int, default=500, help="samples for projection")
     parser.add_argument("--keep", type=Path, help="folder that keeps the trained model for other calls")
     parser.add_argument("--write", type=Path, help="Markdown file whose sections are replaced")

@@ -1,5 +1,6 @@
 """What the benchmarks share: data, models, tables."""
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -65,6 +66,13 @@ def adapted(model: str, classes: tuple[str, ...]) -> tuple[str, nn.Module, Any]:
             if "lora_B" in name:
                 parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
     return {"minilm": "MiniLM-L6", "smollm2": "SmolLM2-135M"}[model], lora, loaded.tokenizer
+
+
+def machine() -> str:
+    """What computes: the number of cores, the vector instructions that torch uses, and whether they know bfloat16."""
+    kind = torch.backends.cpu.get_cpu_capability()
+    has = "with" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "without"
+    return f"{os.cpu_count()}-core CPU ({kind.replace('AVX512', 'AVX-512')}, {has} bfloat16 instructions)"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common import adapted, glue, table, write_section
+from common import adapted, glue, machine, table, write_section
 from undertow.data import Encoded, encode, pad_batch, token_budget_batches
 from undertow.gradients.collect import TOKEN_BUDGET, collect_gradients
 from undertow.gradients.layouts import plan_layouts
@@ -107,7 +107,7 @@ def main() -> None:
     text = table(("", "median", "lowest", "highest"), lines)
     head = (
         f"{name} with LoRA, {options.samples:,} + {options.queries} samples of SST-2, {len(modules)} modules, "
-        f"{options.repeats} alternating repeats, 2-core CPU, float32:\n\n"
+        f"{options.repeats} alternating repeats, {machine()}, float32:\n\n"
     )
     print("\n" + head + text)
     if options.write:

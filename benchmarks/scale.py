@@ -3,14 +3,16 @@
     python benchmarks/scale.py million [--samples 1000000 --queries 64 --modules 24 --size 1536]
     python benchmarks/scale.py slopes --data GLUE_FOLDER [--samples 500 --queries 100]
 
-``million`` makes gradients from a seed, block by block, because no disk holds them, and aggregates their TracIn by
-Vote with ``--keep scores``: the peak memory of the process is the figure. ``slopes`` times the influence stage of
-MiniLM with 1, 2 and 4 times the samples, 1 and 4 times the queries, 1 and 4 times the modules.
+``million`` reads gradients from windows of one stream of random numbers, because no memory holds them, and aggregates
+their TracIn by Vote with ``--keep scores``: the peak memory of the process is the figure. ``slopes`` times the
+influence stage of MiniLM with 1, 2 and 4 times the samples, 1 and 4 times the queries, 1 and 4 times the modules.
 """
 
 import argparse
 import math
+import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import adapted, glue, table, write_section
+from common import adapted, glue, machine, table, write_section
 from undertow.aggregation.rows import module_sum, transform
 from undertow.data import Encoded, encode
 from undertow.gradients.collect import collect_gradients
 from undertow.gradients.layouts import plan_layouts
-from undertow.gradients.matrices import DenseGradients
+from undertow.gradients.matrices import DenseGradients, slices
 from undertow.gradients.store import GradientStore
-from undertow.influence.compute import BLOCK, compute_influence
+from undertow.influence.compute import compute_influence
 from undertow.influence.scores import ScoreWriter
 from undertow.influence.store import InfluenceWriter, influence_dataset
 from undertow.models.keys import ModuleKey
@@ -35,24 +37,28 @@ from undertow.pipeline.stages import measured
 ESTIMATORS = ("tracin", "cosine", "datainf")
 
 
+# Numbers between the windows of two blocks, and of two modules: odd, so that no gradient comes twice.
+BETWEEN_BLOCKS, BETWEEN_MODULES = 10_007, 311
+
+
 @dataclass(frozen=True)
-class Generated(DenseGradients):
-    """Gradients [n, size] that are made when they are read: a base block, turned by its place.
+class Windows(DenseGradients):
+    """Gradients [n, size] that lie in a stream of random numbers: each block of ``step`` samples is a window of it.
 
     ``values`` only has their shape; it takes no memory.
     """
 
-    base: Tensor
+    stream: Tensor
+    step: int
     module: int = 0
 
     def rows(self, which: slice) -> Tensor:
-        step = len(self.base)
-        first = which.start // step
         parts = []
-        for block in range(first, math.ceil(which.stop / step)):
-            turned = self.base.roll(block + 31 * self.module, dims=1)
-            start, stop = max(which.start - block * step, 0), min(which.stop - block * step, step)
-            parts.append(turned[start:stop])
+        for block in range(which.start // self.step, math.ceil(which.stop / self.step)):
+            first = block * BETWEEN_BLOCKS + self.module * BETWEEN_MODULES
+            window = self.stream[first : first + self.step * self.size].view(self.step, self.size)
+            start, stop = max(which.start - block * self.step, 0), min(which.stop - block * self.step, self.step)
+            parts.append(window[start:stop])
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -61,12 +67,13 @@ class GeneratedStore:
 
     def __init__(self, keys: tuple[ModuleKey, ...], samples: int, size: int, seed: int) -> None:
         self.keys = keys
-        rows = min(samples, max(1, 32_000_000 // size))
-        self.base = torch.randn(rows, size, generator=torch.Generator().manual_seed(seed))
+        self.step = slices(samples, size)[0].stop  # the rows that are read at once
+        length = self.step * size + samples // self.step * BETWEEN_BLOCKS + len(keys) * BETWEEN_MODULES
+        self.stream = torch.randn(length, generator=torch.Generator().manual_seed(seed))
         self.shape = torch.empty(1, 1).expand(samples, size)
 
-    def __getitem__(self, module: int) -> Generated:
-        return Generated(self.shape, self.base, module)
+    def __getitem__(self, module: int) -> Windows:
+        return Windows(self.shape, self.stream, self.step, module)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -78,7 +85,6 @@ def million(options: argparse.Namespace) -> str:
     start = time.perf_counter()
     with measured() as cost:
         queries, samples = GeneratedStore(keys, q, d, 1), GeneratedStore(keys, n, d, 2)
-        queries.base = queries.base.contiguous()
         frame = influence_dataset(["tracin"], keys, np.arange(q), np.arange(n))
         vote, alike = transform("vote", 0.3, n), np.zeros(n, dtype=np.int64)
         writer = ScoreWriter(frame, None, lambda block, _: module_sum(block, vote, np.ones((1, len(block))), alike))
@@ -86,11 +92,12 @@ def million(options: argparse.Namespace) -> str:
         def tell(_: int) -> None:
             print(f"  {len(writer.written)} of {m} modules, {time.perf_counter() - start:.0f} s", flush=True)
 
-        compute_influence(queries, samples, ["tracin"], writer, block=BLOCK // 4, advance=tell)
+        compute_influence(queries, samples, ["tracin"], writer, advance=tell)
         harm = -writer.finish(frame.drop_vars("covered"))["score"].values.sum((0, 1))
     assert np.isfinite(harm).all()
     assert len(np.unique(harm)) > n // 10
-    return table(
+    head = f"One process, {torch.get_num_threads()} threads on a {machine()}, float32, k = 30%:\n\n"
+    return head + table(
         (
             "samples × queries × modules × parameters",
             "seconds",
@@ -109,52 +116,70 @@ def million(options: argparse.Namespace) -> str:
 
 
 def stage(
-    model: torch.nn.Module, modules: tuple[TrackedModule, ...], queries: Encoded, samples: Encoded, pad_id: int
+    model: torch.nn.Module, modules: Sequence[TrackedModule], queries: Encoded, samples: Encoded, pad_id: int
 ) -> tuple[float, float]:
-    """Seconds for the gradients and for the estimators."""
+    """Seconds for the gradients and for the estimators, of these the median of five."""
     start = time.perf_counter()
     layouts, stores = plan_layouts(model, modules, samples, pad_id=pad_id), []
     for encoded in (queries, samples):
         stores.append(GradientStore(layouts, encoded))
         collect_gradients(model, modules, encoded, stores[-1], pad_id=pad_id)
-    collected = time.perf_counter()
+    gradients = time.perf_counter() - start
     frame = influence_dataset(ESTIMATORS, [t.key for t in modules], np.arange(len(queries)), np.arange(len(samples)))
-    compute_influence(*stores, ESTIMATORS, InfluenceWriter(frame))
-    return collected - start, time.perf_counter() - collected
+    estimators = []
+    for _ in range(5):
+        start = time.perf_counter()
+        compute_influence(*stores, ESTIMATORS, InfluenceWriter(frame))
+        estimators.append(time.perf_counter() - start)
+    return gradients, statistics.median(estimators)
 
 
 def slopes(options: argparse.Namespace) -> str:
     train, validation = glue(options.data, "sst2")
     name, model, tokenizer = adapted("minilm", train.classes)
-    lora = tuple(t for t in tracked_modules(model) if t.key.kind == "attention")
-    n, q = options.samples, options.queries
+    lora = [t for t in tracked_modules(model) if t.key.kind == "attention"]
+    modules = {1: lora[::4], 4: lora}
+    n, q, pad_id = options.samples, options.queries, tokenizer.pad_token_id
     order = np.random.default_rng(0).permutation(len(train))
     samples = {f: encode(train.select(order[: f * n]), tokenizer, 128) for f in (1, 2, 4)}
     queries = {f: encode(validation.select(np.arange(f * q)), tokenizer, 128) for f in (1, 4)}
     runs = {
-        "samples × 1": (1, 1, 1),
+        "all as they are": (1, 1, 1),
         "samples × 2": (2, 1, 1),
         "samples × 4": (4, 1, 1),
         "queries × 4": (1, 4, 1),
-        "modules × ¼": (1, 1, 4),
+        "modules × 4": (1, 1, 4),
+        "samples, queries, modules × 4": (4, 4, 4),
     }
-    pad_id = tokenizer.pad_token_id
     stage(model, lora, queries[1], samples[1], pad_id)  # warm up
     found: dict[str, list[tuple[float, float]]] = {label: [] for label in runs}
     for _ in range(options.repeats):
         for label, (fs, fq, fm) in runs.items():
-            found[label].append(stage(model, lora[::fm], queries[fq], samples[fs], pad_id))
+            found[label].append(stage(model, modules[fm], queries[fq], samples[fs], pad_id))
     rows = []
-    base = np.median(found["samples × 1"], axis=0)
+    base = np.median(found["all as they are"], axis=0)
+    tokens = samples[1].lengths.sum() + queries[1].lengths.sum()
     for label, times in found.items():
-        gradients, products = np.median(times, axis=0)
+        gradients, estimators = np.median(times, axis=0)
+        fs, fq, fm = runs[label]
+        passed = (samples[fs].lengths.sum() + queries[fq].lengths.sum()) / tokens
         rows.append(
-            (label, f"{gradients:.2f}", f"{gradients / base[0]:.2f}", f"{products:.3f}", f"{products / base[1]:.2f}")
+            (
+                label,
+                f"{passed:.2f}",
+                f"{gradients:.2f}",
+                f"{gradients / base[0]:.2f}",
+                str(fs * fq * fm),
+                f"{estimators * 1e3:.1f}",
+                f"{estimators / base[1]:.2f}",
+            )
         )
     head = (
-        f"{name}, {n:,} samples × {q} queries × {len(lora)} LoRA modules as 1, {options.repeats} repeats, medians:\n\n"
+        f"{name}, {n:,} samples × {q} queries × {len(modules[1])} LoRA modules as they are, {options.repeats} repeats, "
+        f"medians, {machine()}, float32:\n\n"
     )
-    return head + table(("", "gradients, s", "relative", "three estimators, s", "relative"), rows)
+    names = ("", "tokens, relative", "gradients, s", "relative", "pairs × modules", "three estimators, ms", "relative")
+    return head + table(names, rows)
 
 
 def main() -> None:

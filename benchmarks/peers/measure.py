@@ -3,12 +3,13 @@
 Called by run.py with a job in JSON; writes FOLDER/found.json and FOLDER/influence.npz.
 """
 
+import contextlib
 import ctypes
 import gc
 import importlib
 import json
-import os
 import sys
+import tempfile
 import time
 import traceback
 from copy import deepcopy
@@ -30,7 +31,8 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     folder = Path(job["folder"])
     try:
-        found, outcome = _measure(job)
+        with tempfile.TemporaryDirectory() as elsewhere, contextlib.chdir(elsewhere):  # some leave files where they run
+            found, outcome = _measure(job)
         np.savez(folder / "influence.npz", *outcome.influence.values())
     except Exception as error:
         traceback.print_exc()
@@ -42,7 +44,6 @@ def main() -> None:
 def _measure(job: dict[str, Any]) -> tuple[dict[str, Any], Outcome]:
     run = getattr(importlib.import_module(job["file"]), job["function"])
     work = prepare(job["model"], Path(job["data"]), job["samples"], job["queries"], job["single"])
-    os.chdir(job["folder"])  # some peers leave files where they run
     if job["check"]:
         outcome = run(work.without_head())
         return _described(outcome), outcome

@@ -16,61 +16,32 @@ Set-up, in an environment that has undertow and its models (torch first, by its 
 
     python benchmarks/peers/run.py --data GLUE_FOLDER [--model minilm|smollm2 --samples 1000 --queries 200 --repeats 3]
 
---only NAME … takes some of the peers (undertow always runs). A peer is one file here, with a function from ``Work`` to
-``Outcome``, and one line in ``PEERS``. One that is not installed, fails or takes too long is listed with the reason.
+--only NAME … takes some of the peers (undertow always runs). --keep FOLDER keeps each measurement, and a later call
+with the same work goes on with what is there: with --minutes a long run is cut into several, and the table comes with
+the last. To measure a peer again, remove its folders there. A peer is one file here, with a function from ``Work`` to
+``Outcome``, and one line in catalogue.py. One that is not installed, fails or takes too long is listed with the reason.
 """
 
 import argparse
-import json
-import os
+import math
 import statistics
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
+from catalogue import PEERS, Peer, label, not_installed
+from kept import CHECK_QUERIES, CHECK_SAMPLES, is_kept, measured
 from work import SUMMED
 
-from common import table, write_section
-
-CHECK_SAMPLES, CHECK_QUERIES = 64, 16
-
-
-@dataclass(frozen=True)
-class Peer:
-    """Who is measured: ``function`` of ``file``, with ``package`` installed; ``missing`` says why it may not be."""
-
-    name: str
-    file: str
-    function: str
-    package: str
-    settings: str = ""
-    missing: str = "see requirements.txt"
-
-
-PEERS = (
-    Peer("undertow", "own", "run", "undertow"),
-    Peer("undertow whole", "own", "run_all", "undertow", "three estimators, word embeddings too"),
-    Peer("torch.func", "vmap", "run", "torch", "vmap of grad, batches of 32"),
-    Peer("autograd", "single", "run", "torch", "row by row, on a part of the rows, scaled up"),
-    Peer("captum TracInCP", "captum_tracin", "tracincp", "captum", "sample_wise_grads_per_batch"),
-    Peer("captum TracInCPFast", "captum_tracin", "fast", "captum", "the head alone, without its bias"),
-    Peer("dattri TracIn", "dattri_grad", "tracin", "dattri", "no projection, batches of 256"),
-    Peer("dattri TracIn default", "dattri_grad", "tracin_default", "dattri", "projected to 512, batches of 32"),
-    Peer("dattri blocks", "dattri_grad", "blocks", "dattri", "BlockProjectedIF, no projection, Hessian Identity"),
-    Peer("kronfluence", "kronfluence_identity", "good", "kronfluence", "identity, all queries held"),
-    Peer("kronfluence default", "kronfluence_identity", "default", "kronfluence", "identity, 32 queries at a time"),
-    Peer("TRAK", "trak_features", "run", "traker", "no projection, no kernel, tracked weights only"),
-    Peer("bergson", "bergson_hooks", "run", "bergson", "collector and scorer with the classification loss"),
-    Peer("LogIX", "", "", "logix-ai", missing="pip: 0.1.1 Requires-Python <3.11.0,>=3.6.0"),
-)
+from common import machine, table, write_section
 
 
 @dataclass
@@ -91,15 +62,27 @@ class Tally:
 
 def main() -> None:
     options = _options()
+    if options.keep:
+        _run(options)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        options.keep = Path(folder)
+        _run(options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    until = time.monotonic() + 60 * options.minutes
     peers = [p for p in PEERS if p.name == "undertow" or not options.only or p.name in options.only]
-    tallies = {p.name: Tally(trouble=_not_installed(p)) for p in peers}
+    tallies = {p.name: Tally(trouble=not_installed(p)) for p in peers}
     reference: dict[str, np.ndarray] = {}
     for repeat in range(options.repeats):
         for peer in peers:
             tally = tallies[peer.name]
             if tally.trouble:
                 continue
-            found, influence = _measured(peer, options)
+            if time.monotonic() > until and not is_kept(peer, options, repeat):
+                sys.exit(f"{options.minutes:g} minutes are over before {peer.name}, repeat {repeat + 1}: call again")
+            found, influence = measured(peer, options, repeat)
             tally.trouble = found.get("error", "")
             if peer.name == "undertow" and not reference:
                 reference = influence
@@ -127,6 +110,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=float, default=60, help="minutes after which a peer is given up")
     parser.add_argument("--only", nargs="+", choices=[p.name for p in PEERS], help="these peers, and undertow")
+    parser.add_argument("--keep", type=Path, help="folder of measurements; those that are there are not made again")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no measurement after so many minutes")
     parser.add_argument("--write", type=Path, help="Markdown file whose section 'peers' (peers-smollm2) is replaced")
     options = parser.parse_args()
     if options.write:  # known before an hour is spent
@@ -140,39 +125,6 @@ def _section(options: argparse.Namespace) -> str:
     return "peers" if options.model == "minilm" else f"peers-{options.model}"
 
 
-def _not_installed(peer: Peer) -> str:
-    try:
-        version(peer.package)
-    except PackageNotFoundError:
-        return f"not installed: {peer.missing}"
-    return "" if peer.file else "installed, but there is no adapter for it here"
-
-
-def _measured(
-    peer: Peer, options: argparse.Namespace, *, check: bool = False
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What measure.py found (or ``error``), and the influence by module."""
-    job = {name: getattr(options, name) for name in ("model", "samples", "queries", "single")}
-    if check:
-        job |= {"samples": min(CHECK_SAMPLES, options.samples), "queries": min(CHECK_QUERIES, options.queries)}
-    job |= {"file": peer.file, "function": peer.function, "check": check, "data": str(options.data.resolve())}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        command = [sys.executable, str(Path(__file__).with_name("measure.py")), json.dumps({**job, "folder": name})]
-        try:
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=options.limit * 60, check=False)
-        except subprocess.TimeoutExpired:
-            return {"error": f"more than {options.limit:g} minutes"}, {}
-        if not (folder / "found.json").is_file():
-            last = (ended.stderr.strip().splitlines() or ["nothing said"])[-1]
-            return {"error": f"ended with code {ended.returncode}: {last}"}, {}
-        found = json.loads((folder / "found.json").read_text())
-        if "error" in found:
-            return found, {}
-        with np.load(folder / "influence.npz") as arrays:
-            return found, {key: arrays[f"arr_{i}"] for i, key in enumerate(found["keys"])}
-
-
 def _compare(
     peer: Peer,
     tally: Tally,
@@ -184,7 +136,7 @@ def _compare(
     found = tally.found[0]
     pairs = _pairs(found, influence, reference)
     if SUMMED in influence and any(".lora_" not in path for path in found["modules"]):
-        checked, part = _measured(peer, options, check=True)
+        checked, part = measured(peer, options, 0, check=True)
         if "error" in checked:
             tally.trouble = f"on the LoRA modules alone: {checked['error']}"
             return
@@ -211,14 +163,14 @@ def _report(peers: list[Peer], tallies: Mapping[str, Tally], options: argparse.N
     lines = []
     for peer in peers:
         tally = tallies[peer.name]
-        label = _label(peer)
+        shown = label(peer)
         if tally.trouble or not tally.found:
-            lines.append((label, tally.trouble.replace("|", "\\|"), *[""] * 8))
+            lines.append((shown, tally.trouble.replace("|", "\\|"), *[""] * 8))
             continue
         ratios, found = tally.ratios(), tally.found[0]
         lines.append(
             (
-                label,
+                shown,
                 "sum" if SUMMED in found["keys"] else "each module",
                 str(len(found["modules"])),
                 f"{tally.median('seconds'):.1f}",
@@ -234,19 +186,10 @@ def _report(peers: list[Peer], tallies: Mapping[str, Tally], options: argparse.N
     return _head(own, options) + table(columns, lines) + "\n" + _foot(options)
 
 
-def _label(peer: Peer) -> str:
-    name = peer.name.removesuffix(" default").removesuffix(" whole")
-    try:
-        shown = f"{name} {version(peer.package)}"
-    except PackageNotFoundError:
-        shown = name
-    return f"{shown}: {peer.settings}" if peer.settings else shown
-
-
 def _head(own: Tally, options: argparse.Namespace) -> str:
     return (
         f"{own.found[0]['model']} with LoRA, {options.samples:,} samples and {options.queries} queries of SST-2, "
-        f"{options.repeats} alternating repeats, {own.found[0]['threads']} threads on a {os.cpu_count()}-core CPU, "
+        f"{options.repeats} alternating repeats, {own.found[0]['threads']} threads on a {machine()}, "
         f"float32, torch {version('torch')}, transformers {version('transformers')}:\n\n"
     )
 

@@ -13,7 +13,7 @@ from common import adapted, glue
 from undertow.data import Encoded, encode, pad_batch, token_budget_batches
 
 # As undertow's own passes cut batches: tokens with padding, rows sorted by length.
-TOKEN_BUDGET = 2048
+TOKEN_BUDGET = 1024
 MAX_LENGTH = 128
 # Key of an influence that is summed over modules.
 SUMMED = "(sum of modules)"

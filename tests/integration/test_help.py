@@ -2,6 +2,7 @@
 
 import re
 
+from undertow.aggregation.names import AGGREGATION_NAMES
 from undertow.pipeline.page import next_steps
 from undertow.pipeline.settings import AuditSettings, option_flag
 
@@ -14,7 +15,7 @@ def test_help_mentions_every_option():
     flags = set(re.findall(r"^\s+(--[a-z-]+)", outcome.out, re.MULTILINE))
     named = {"--model", "--train", "--validation", "--queries", "--test", "--out", "--overwrite", "--help"}
     assert flags == named | {option_flag(name) for name in AuditSettings.model_fields}
-    for words in ("tracin, cosine, datainf", "mean, rank or vote", "[default: 0.0003]", "[default: cosine]", "auto"):
+    for words in ("tracin, cosine, datainf", *AGGREGATION_NAMES, "[default: 0.0003]", "[default: cosine]", "auto"):
         assert words in outcome.said
     assert "None" not in outcome.out
 

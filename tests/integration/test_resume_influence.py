@@ -151,9 +151,9 @@ def test_goes_on_where_it_stopped(model, point, how, wholes, tmp_path, computed)
         assert computed == {}
     elif point == "checkpoint":
         assert set(computed) == {"step-10"}
-        assert 30 < missing["step-10"] < 100
+        assert 10 < missing["step-10"] < 100
     else:
-        assert 30 < missing["gradients"] < 100  # one batch of about a third was whole
+        assert 10 < missing["gradients"] < 100  # one batch of about a sixth was whole
         assert all(len(set(rows)) == len(rows) for rows in computed.values())
 
 

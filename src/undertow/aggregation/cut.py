@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from undertow.errors import ConfigError
 
 
-def check_cut(share: float) -> None:
+def check_cut(share: int | float) -> None:
     """Refuse a cut that is no share.
 
     Raises:
@@ -25,6 +25,6 @@ def harm_ranks(harm: Float[np.ndarray, " n"], *, seed: int) -> Int[np.ndarray, "
     return result
 
 
-def flag(ranks: Int[np.ndarray, " n"], share: float) -> Bool[np.ndarray, " n"]:
+def flag(ranks: Int[np.ndarray, " n"], share: int | float) -> Bool[np.ndarray, " n"]:
     """The ``share`` (0..1) of the samples with the lowest ranks, rounded to whole samples."""
     return ranks <= round(share * len(ranks))

@@ -39,11 +39,11 @@ class Request:
 
     how: str
     modules: tuple[int, ...]
-    k: float = 0.3
+    k: int | float = 0.3
     only: tuple[str, ...] = ("all",)
     weigh: str = "equal"
-    trim: float = 0.1
-    module_weights: tuple[float, ...] | None = None
+    trim: int | float = 0.1
+    module_weights: tuple[int | float, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ ONLY = ("all", "correct", "same-label", "other-label")
 WEIGH = ("equal", "balanced", "confidence")
 
 
-def check_aggregation(how: str, k: float = 0.3, trim: float = 0.1) -> None:
+def check_aggregation(how: str, k: int | float = 0.3, trim: int | float = 0.1) -> None:
     """Refuse an unknown aggregation, or a parameter outside its range.
 
     Raises:
@@ -104,7 +104,7 @@ def check_weighing(how: str, weigh: str) -> None:
         )
 
 
-def vote_count(k: float, samples: int) -> int:
+def vote_count(k: int | float, samples: int) -> int:
     """k of Vote in samples: a share is rounded, at least 1; a whole number above 1 is taken as it is.
 
     Raises:

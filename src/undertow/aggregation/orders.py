@@ -27,7 +27,7 @@ def median(values: Float[np.ndarray, "sample row"]) -> Float[np.ndarray, " sampl
     return result
 
 
-def trimmed(values: Float[np.ndarray, "sample row"], trim: float) -> Float[np.ndarray, " sample"]:
+def trimmed(values: Float[np.ndarray, "sample row"], trim: int | float) -> Float[np.ndarray, " sample"]:
     """Mean over the rows without floor(trim x rows) values on each side."""
     rows = values.shape[1]
     out = int(trim * rows)
@@ -42,7 +42,7 @@ def minimum(values: Float[np.ndarray, "sample row"]) -> Float[np.ndarray, " samp
     return result
 
 
-def statistic(how: str, trim: float, samples: int) -> Statistic:
+def statistic(how: str, trim: int | float, samples: int) -> Statistic:
     """The order statistic of an aggregation of the form ``order``."""
     if how == "rra":
         from undertow.aggregation.rra import robust_ranks  # the only one that needs scipy

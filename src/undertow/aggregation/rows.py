@@ -86,7 +86,7 @@ TRANSFORMS: dict[str, Callable[[Rows, int], np.ndarray]] = {
 }
 
 
-def transform(how: str, k: float, samples: int) -> Transform:
+def transform(how: str, k: int | float, samples: int) -> Transform:
     """The row transform of an aggregation of the form ``sum`` or ``modules``."""
     if how == "consensus":
         return Transform("rank")

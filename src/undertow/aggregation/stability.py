@@ -27,8 +27,8 @@ class Bootstrap:
     resamples: int = 200
     over: str = "queries"
     seed: int = 0
-    cut: float = 0.3
-    level: float = 0.95
+    cut: int | float = 0.3
+    level: int | float = 0.95
 
     def check(self) -> None:
         """Refuse what is out of range.

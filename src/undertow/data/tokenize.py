@@ -1,6 +1,7 @@
 """Turns texts into token ids, and cuts them into batches of similar length."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import transformers
 
 CHUNK_ROWS = 1000
+# What a batch costs beside its tokens, in tokens: calls, and weights that are read again. About 20 to 60 on a CPU.
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -116,20 +119,36 @@ def _encode_chunk(
 def token_budget_batches(lengths: Int[np.ndarray, " n"], budget: int) -> list[Int[np.ndarray, " _"]]:
     """Positions in batches of similar length, longest first, each of at most ``budget`` tokens with padding.
 
-    A row longer than the budget is a batch of its own. Rows of equal length keep their order.
+    Cut where the tokens with padding are fewest, `BATCH` more of them counted for each batch. A row longer than the
+    budget is a batch of its own. Rows of equal length keep their order.
 
     Raises:
         ConfigError: ``budget`` is below 1.
     """
     if budget < 1:
-        raise ConfigError(f"The token budget of a batch is {budget}. It is at least 1; 4096 is usual.")
+        raise ConfigError(f"The token budget of a batch is {budget}. It is at least 1; 1024 is usual.")
     order = np.argsort(-lengths, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        rows = max(1, budget // max(1, int(lengths[order[start]])))
-        batches.append(order[start : start + rows])
-        start += rows
-    return batches
+    starts = _cheapest_starts(np.maximum(lengths[order], 1), budget)
+    return [order[first:last] for first, last in pairwise([*starts, len(order)])]
+
+
+def _cheapest_starts(ordered: Int[np.ndarray, " n"], budget: int) -> list[int]:
+    """Where the batches of rows by falling length begin; the shortest path through all ways to cut them."""
+    count = len(ordered)
+    least = np.full(count + 1, np.iinfo(np.int64).max, dtype=np.int64)
+    least[0], before = 0, np.zeros(count + 1, dtype=np.int64)
+    for start, longest in enumerate(ordered.tolist()):
+        rows = min(max(1, budget // longest), count - start)
+        cost = least[start] + BATCH + longest * np.arange(1, rows + 1)
+        ends = slice(start + 1, start + rows + 1)
+        better = cost <= least[ends]  # of equal ways, the fewest rows in the last batch
+        least[ends][better] = cost[better]
+        before[ends][better] = start
+    starts, end = [], count
+    while end:
+        end = int(before[end])
+        starts.append(end)
+    return starts[::-1]
 
 
 def pad_batch(

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from undertow.data.tokenize import Encoded, pad_batch, token_budget_batches
 from undertow.errors import TrainingError
+from undertow.gradients.attention import quick_attention
 from undertow.gradients.columns import Batch, SharedInputError
 from undertow.gradients.hooks import capture, first_token_only
 from undertow.gradients.store import GradientStore
 from undertow.models.modules import TrackedModule
 
-# Tokens of a batch, padding included. Larger batches gain nothing on a CPU and cost memory.
-TOKEN_BUDGET = 2048
+# Tokens of a batch, padding included. Larger batches gain nothing on a CPU: they pad more and leave its caches.
+TOKEN_BUDGET = 1024
 
 Advance = Callable[[int], None]
 Say = Callable[[str], None]
@@ -99,7 +100,7 @@ def collect_gradients(
             p[i : i + 1] for p in pending for i in range(len(p))
         ]  # one input for the whole batch: batches of one
     advance(store.finished_before)
-    with first_token_only(model), capture(model, modules, receive):
+    with first_token_only(model), quick_attention(device, autocast), capture(model, modules, receive):
         while pending:
             positions = pending.pop()
             try:

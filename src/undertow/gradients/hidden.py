@@ -12,7 +12,7 @@ from undertow.data.tokenize import Encoded, pad_batch, token_budget_batches
 from undertow.errors import ConfigError, ModelError, TrainingError
 
 # Tokens of a batch, padding included: the states of all layers of one batch are held at a time.
-TOKEN_BUDGET = 2048
+TOKEN_BUDGET = 1024
 POOLINGS = ("last", "mean")
 
 Advance = Callable[[int], None]

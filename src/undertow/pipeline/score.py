@@ -35,14 +35,14 @@ class ScoreOptions:
     estimator: str | None = None
     layers: str | None = None
     aggregate: tuple[str, ...] | None = None
-    k: tuple[float, ...] | None = None
+    k: tuple[int | float, ...] | None = None
     only: tuple[str, ...] | None = None
     weigh: str | None = None
-    trim: float = 0.1
-    cut: float | None = None
+    trim: int | float = 0.1
+    cut: int | float | None = None
     bootstrap: int | None = None
     resample: str = "queries"
-    memory: float | None = None
+    memory: int | float | None = None
     out: Path | None = None
 
 
@@ -59,7 +59,7 @@ class ScoreTable:
 
     table: pd.DataFrame
     scored: Scored
-    cut: float
+    cut: int | float
     path: Path
 
 
@@ -69,14 +69,14 @@ def score(
     estimator: str | None = None,
     layers: str | None = None,
     aggregate: str | None = None,
-    k: float | None = None,
+    k: int | float | None = None,
     only: Sequence[str] | None = None,
     weigh: str | None = None,
-    trim: float = 0.1,
-    cut: float | None = None,
+    trim: int | float = 0.1,
+    cut: int | float | None = None,
     bootstrap: int | None = None,
     resample: str = "queries",
-    memory: float | None = None,
+    memory: int | float | None = None,
     out: str | Path | None = None,
     progress: bool | Reporter = True,
 ) -> pd.DataFrame:
@@ -203,7 +203,7 @@ def score_name(scoring: Scoring, options: ScoreOptions, asked: Mapping[str, Any]
     return "_".join(parts)
 
 
-def _table(harm: pd.DataFrame, found: Scored, cut: float, seed: int) -> pd.DataFrame:
+def _table(harm: pd.DataFrame, found: Scored, cut: int | float, seed: int) -> pd.DataFrame:
     table = harm[[name for name in _ROW if name in harm]].copy()
     ranks = harm_ranks(found.harm, seed=seed)
     table["harm"], table["rank"], table["flagged"] = found.harm, ranks, flag(ranks, cut)
@@ -246,7 +246,7 @@ def _write(table: pd.DataFrame, path: Path) -> None:
         ) from error
 
 
-def _bytes(memory: float | None) -> int | None:
+def _bytes(memory: int | float | None) -> int | None:
     if memory is None:
         return None
     if not 0 < memory < np.inf:

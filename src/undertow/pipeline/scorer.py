@@ -41,11 +41,11 @@ class Scoring:
     estimator: str | None = None
     layers: str | tuple[int, ...] = "all"
     aggregate: str = "rank"
-    k: float = 0.3
+    k: int | float = 0.3
     only: tuple[str, ...] = ("all",)
     weigh: str = "equal"
-    trim: float = 0.1
-    module_weights: tuple[float, ...] | None = None
+    trim: int | float = 0.1
+    module_weights: tuple[int | float, ...] | None = None
 
 
 @dataclass(frozen=True)

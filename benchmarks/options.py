@@ -34,6 +34,7 @@ from undertow.data import Encoded, token_budget_batches
 from undertow.gradients import collect, hooks
 from undertow.gradients.store import GradientStore, stored_bytes
 from undertow.metrics.noise import noise_detection
+from undertow.models import kernels
 
 ESTIMATORS = ("cosine", "datainf")
 LAST = "4-5,head"
@@ -89,10 +90,18 @@ def one_length(bench: Bench) -> Iterator[Bench]:
         yield bench
 
 
+@contextmanager
+def own_products(bench: Bench) -> Iterator[Bench]:
+    """Matrix products are those that torch chooses."""
+    with mock.patch.object(kernels, "_HAS_KERNEL", False):
+        yield bench
+
+
 FAST = {"layers": "all"}
 HALF = {"autocast": torch.bfloat16}
 OPTIONS = (
     Option("float32; LoRA, head and word embeddings (the default)"),
+    Option("matrix products by torch's own choice of kernel", around=own_products),
     Option("deciding modules alone, no word embeddings", FAST),
     Option("--compute-dtype bfloat16", HALF),
     Option("both (--fast where bfloat16 pays)", FAST | HALF),

@@ -112,14 +112,14 @@ def test_pairs_on_one_side_only(refused, place):
 BAD_OPTIONS = [
     (("--cut", 1.4), ["--cut 1.4 is not accepted", "less than 1", "share of the rows to flag"]),
     (("--cut", 0), ["--cut 0.0 is not accepted", "greater than 0"]),
-    (("--k", 3), ["--k 3 is outside its range", "above 0, at most 1"]),
+    (("--k", 2.5), ["--k 2.5 is outside its range", "above 0"]),
     (("--k", "nan"), ["--k nan"]),
     (("--learning-rate", "inf"), ["--learning-rate inf"]),
     (("--estimator", "tracin,shapley"), ["--estimator got 'shapley'", "tracin, cosine, datainf"]),
     (("--estimator", "tracin", "--estimator", "tracin"), ["names one twice"]),
     (("--layers", "third"), ["--layers third is not known", "attention", "a range such as 0-7"]),
     (("--layers", "7-3"), ["runs backwards", "3-7"]),
-    (("--aggregate", "median"), ["--aggregate median is not known", "mean, rank, vote"]),
+    (("--aggregate", "mode"), ["--aggregate mode is not known", "mean, standardised, rank, vote"]),
     (("--finetune", "maybe"), ["--finetune maybe is not accepted", "'auto', 'always' or 'never'"]),
     (("--epochs", 0, "--rank", 0), ["--epochs 0 is not accepted", "--rank 0 is not accepted"]),
     (("--device", "nonsense"), ["--device nonsense cannot be used", "auto, cpu"]),
@@ -296,7 +296,7 @@ def test_exit_codes_of_the_real_command(tmp_path):
     command = Path(sys.executable).with_name("undertow")
     needed = ["--model", "m", "--train", "t", "--validation", "v", "--out", str(tmp_path / "run")]
     for arguments, code, expected in (
-        (["audit", *needed, "--k", "3"], 2, "undertow: --k 3 is outside its range."),
+        (["audit", *needed, "--k", "2.5"], 2, "undertow: --k 2.5 is outside its range."),
         (["audit", *needed, "--epochs", "many"], 2, "Invalid value for '--epochs'"),
         (["audit", *needed[2:]], 2, "Missing option '--model'"),
         (["audit", *needed, "--colour", "red"], 2, "No such option"),

@@ -65,7 +65,7 @@ def check_aggregation(how: str, k: int | float = 0.3, trim: int | float = 0.1) -
             "of samples above 1."
         )
     if not 0 <= trim < 0.5:
-        raise ConfigError(f"trim {trim:g} is outside its range. It is a share of the values: 0 or more, below 0.5.")
+        raise ConfigError(f"--trim {trim:g} is outside its range. It is a share of the values: 0 or more, below 0.5.")
 
 
 def check_queries(only: Sequence[str], weigh: str) -> None:

@@ -1,5 +1,6 @@
 """What sums over rows add up: something computed within one row, that is, one module and one query."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,6 +107,11 @@ def factor(how: str, rows: int, samples: int) -> float:
         "vote": -1.0,
         "vote-all": -1 / samples**2,
     }[how]
+
+
+def direction(how: str) -> float:
+    """1 or -1: what makes lowest = most detrimental of a sum of row transforms."""
+    return math.copysign(1.0, factor(how, 1, 1))
 
 
 def pieces(rows: int, samples: int) -> list[slice]:

@@ -71,6 +71,7 @@ def score_command(
     memory: Annotated[
         float | None, typer.Option(help="GB to stay within; half of what is free unless given.", metavar="GB")
     ] = None,
+    figures: Annotated[bool, typer.Option(help="Draw harm, and the noise found, on a page beside the table.")] = True,
     out: Annotated[
         Path | None, typer.Option(help="File of the table instead of one in RUN/scores.", metavar="FILE")
     ] = None,
@@ -101,6 +102,10 @@ def score_command(
     console = Console()
     for table in tables:
         print_scores(table, console)
+    if figures:
+        from undertow.pipeline.score_page import write_score_page
+
+        console.print(f"  {write_score_page(tables)}  figures", markup=False, highlight=False, soft_wrap=True)
     print_next(tables, run, options, console)
 
 

@@ -16,6 +16,7 @@ from undertow.gradients.attention import quick_attention
 from undertow.gradients.columns import Batch, SharedInputError
 from undertow.gradients.hooks import capture, first_token_only
 from undertow.gradients.store import GradientStore
+from undertow.models.kernels import QuickLinear
 from undertow.models.modules import TrackedModule
 
 # Tokens of a batch, padding included. Larger batches gain nothing on a CPU: they pad more and leave its caches.
@@ -100,7 +101,12 @@ def collect_gradients(
             p[i : i + 1] for p in pending for i in range(len(p))
         ]  # one input for the whole batch: batches of one
     advance(store.finished_before)
-    with first_token_only(model), quick_attention(device, autocast), capture(model, modules, receive):
+    with (
+        QuickLinear(),
+        first_token_only(model),
+        quick_attention(device, autocast),
+        capture(model, modules, receive),
+    ):
         while pending:
             positions = pending.pop()
             try:
@@ -159,7 +165,7 @@ def predict(
     loss, probabilities = np.empty(len(encoded)), None
     for positions in token_budget_batches(encoded.lengths, token_budget):
         arrays: dict[str, Any] = pad_batch(encoded, positions, pad_id)
-        with torch.no_grad(), first_token_only(model):
+        with torch.no_grad(), QuickLinear(), first_token_only(model):
             logits = model(**{name: torch.from_numpy(a).to(device) for name, a in arrays.items()}).logits
         wide = logits.double().cpu()
         probabilities = np.empty((len(encoded), wide.shape[1])) if probabilities is None else probabilities

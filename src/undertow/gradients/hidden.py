@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from undertow.data.tokenize import Encoded, pad_batch, token_budget_batches
 from undertow.errors import ConfigError, ModelError, TrainingError
+from undertow.models.kernels import QuickLinear
 
 # Tokens of a batch, padding included: the states of all layers of one batch are held at a time.
 TOKEN_BUDGET = 1024
@@ -84,7 +85,7 @@ def hidden_states(
 
 
 def _forward(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
-    with torch.no_grad():
+    with torch.no_grad(), QuickLinear():
         outputs = model(**batch, output_hidden_states=True)
     states: tuple[Tensor, ...] | None = getattr(outputs, "hidden_states", None)
     if not states:

@@ -21,6 +21,7 @@ from undertow.gradients.matrices import (
     slices,
 )
 from undertow.influence.scratch import Scratch
+from undertow.models.kernels import times_transposed
 
 Way = Literal["factors", "blocks"]
 
@@ -54,7 +55,7 @@ def gram_product(
         take = scratch or Scratch()
         combined = take("combined", len(weights), samples.size, dtype=samples.dtype).zero_()
         for block in slices(samples.samples, samples.size):
-            combined.addmm_(weights[:, block], samples.rows(block))
+            combined += times_transposed(weights[:, block], samples.rows(block).T)
         return _dense_inner(DenseGradients(combined), samples)
     if isinstance(samples, SparseGradients):
         return _sparse_gram_product(weights, samples)
@@ -89,7 +90,7 @@ def _dense_inner(left: DenseGradients, right: DenseGradients, out: Tensor | None
     for rows in slices(left.samples, left.size):
         mine = left.rows(rows)
         for columns in slices(right.samples, right.size):
-            torch.mm(mine, right.rows(columns).T, out=result[rows, columns])
+            result[rows, columns] = times_transposed(mine, right.rows(columns))
     return result
 
 
@@ -101,7 +102,7 @@ def _by_factors(left: FactoredGradients, right: FactoredGradients) -> Tensor:
         owners = left.owners[int(left.starts[rows.start]) : int(left.starts[rows.stop])] - rows.start
         for columns in across:
             y, epsilon = right.units(columns)
-            pairs = (x @ y.T).mul_(delta @ epsilon.T)
+            pairs = times_transposed(x, y).mul_(times_transposed(delta, epsilon))
             if not left.single:
                 pairs = pairs.new_zeros(rows.stop - rows.start, len(y)).index_add_(0, owners, pairs)
             if not right.single:
@@ -115,7 +116,7 @@ def _by_factors(left: FactoredGradients, right: FactoredGradients) -> Tensor:
 def _by_outputs(left: FactoredGradients, right: FactoredGradients) -> Tensor:
     result = torch.zeros(left.samples, right.samples, dtype=left.dtype)
     for features in _output_blocks(right, left.samples + right.samples):
-        result.addmm_(left.outputs(slice(0, left.samples), features), right.outputs(_all(right), features).T)
+        result += times_transposed(left.outputs(slice(0, left.samples), features), right.outputs(_all(right), features))
     return result
 
 
@@ -136,11 +137,11 @@ def _factored_gram_product(weights: Tensor, samples: FactoredGradients) -> Tenso
     result = torch.zeros(len(weights), samples.samples, dtype=samples.dtype)
     if by_gram < by_blocks:
         for rows in slices(samples.samples, samples.samples, _NUMBERS):
-            result.addmm_(weights[:, rows], inner(samples.select(rows), samples))
+            result += times_transposed(weights[:, rows], inner(samples.select(rows), samples).T)
         return result
     for features_ in _output_blocks(samples, samples.samples + len(weights)):
         block = samples.outputs(_all(samples), features_)
-        result.addmm_(weights @ block, block.T)
+        result += times_transposed(times_transposed(weights, block.T), block)
     return result
 
 

@@ -62,9 +62,9 @@ def _curves(found: Comparison) -> Drawn:
     table = found.table
     best = table.index[table["kind"] == "influence"][:BEST]
     loss = table.index[(table["kind"] == "baseline") & (table["estimator"] == LOSS)][0]
-    curves = [_curve(_named(table.loc[i]), noise_detection(found.harms[i], found.planted)) for i in best]
-    curves.append(_curve(LOSS, noise_detection(found.harms[loss], found.planted)))
-    curves.append(_curve("random", random_detection(len(found.planted), int(found.planted.sum()))))
+    curves = [curve(_named(table.loc[i]), noise_detection(found.harms[i], found.planted)) for i in best]
+    curves.append(curve(LOSS, noise_detection(found.harms[loss], found.planted)))
+    curves.append(curve("random", random_detection(len(found.planted), int(found.planted.sum()))))
     caption = f"The {len(best)} with the highest AUC-NDR, chosen by the same noise that they are measured on."
     return Drawn("Planted noise found", ndr_figure(curves, 0.3), caption)
 
@@ -73,6 +73,7 @@ def _named(row: "pd.Series") -> str:
     return f"{row['estimator']} {row['layers']} {choice((row['aggregate'], row['k']))}"
 
 
-def _curve(name: str, found: NoiseDetection) -> NDRCurve:
+def curve(name: str, found: NoiseDetection) -> NDRCurve:
+    """A detection as figures take it."""
     rates = {f"ndr{share}": found.ndr(share / 100) for share in (10, 20, 30)}
     return NDRCurve(name, found.inspected, found.found, **rates, auc=found.auc)

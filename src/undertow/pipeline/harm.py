@@ -9,6 +9,7 @@ import xarray as xr
 from undertow.aggregation.cut import flag, harm_ranks
 from undertow.aggregation.jobs import combine
 from undertow.aggregation.queries import counted_queries
+from undertow.aggregation.rows import direction
 from undertow.data import Planted, Samples
 from undertow.influence.store import check_covered, deciding_modules, module_keys
 from undertow.models.groups import available_groups
@@ -51,9 +52,9 @@ def _from_scores(
 ) -> dict[str, np.ndarray]:
     """Harm from the scores of each module, which are of the settings' aggregation and queries."""
     check_covered(influence, estimator, sorted({m for positions in groups.values() for m in positions}))
-    scores = influence["score"].sel(estimator=estimator).values
+    sums = direction(settings.aggregate) * influence["score"].sel(estimator=estimator).values
     count = int(counted_queries(stored_queries(influence), settings.counted).sum())
-    return {g: -combine(scores[ms], settings.aggregate, count) for g, ms in groups.items()}
+    return {g: -combine(sums[ms], settings.aggregate, count) for g, ms in groups.items()}
 
 
 def harm_table(

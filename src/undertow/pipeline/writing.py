@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from undertow.aggregation.queries import Queries, query_weights
-from undertow.aggregation.rows import module_sum, transform
+from undertow.aggregation.rows import direction, module_sum, transform
 from undertow.data import Encoded
 from undertow.influence.compute import BLOCK
 from undertow.influence.scores import ScoreWriter
@@ -31,10 +31,10 @@ def open_writer(
         chunk = max(1, BLOCK // max(frame.sizes["sample"], 1))
         return InfluenceWriter(frame, path, query_chunk=chunk, resume=resume)
     weights = query_weights(queries, sample_labels, frame.sizes["sample"], settings.counted, settings.weigh)
-    what = transform(settings.aggregate, settings.k, frame.sizes["sample"])
+    what, sign = transform(settings.aggregate, settings.k, frame.sizes["sample"]), direction(settings.aggregate)
 
     def reduce(block: np.ndarray, which: slice) -> np.ndarray:
-        return module_sum(block, what, weights.whole[:, which], weights.sample_class)
+        return sign * module_sum(block, what, weights.whole[:, which], weights.sample_class)
 
     groups = available_groups(module_keys(frame)) if settings.keep == "groups" else None
     return ScoreWriter(frame, path, reduce, groups, resume=resume)

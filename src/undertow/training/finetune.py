@@ -16,6 +16,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from undertow.data.tokenize import Encoded, pad_batch
 from undertow.errors import TrainingError
+from undertow.models.kernels import QuickLinear
 from undertow.models.quiet import quiet_loading
 from undertow.training.checkpoints import CheckpointRecorder
 from undertow.training.config import FinetuneConfig
@@ -180,7 +181,8 @@ def fine_tune(
         )
         trainer.remove_callback(PrinterCallback)
         try:
-            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+            with QuickLinear():
+                trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         except TrainingError:
             forget_checkpoints(folder)
             raise

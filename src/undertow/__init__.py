@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from undertow.influence.store import open_influence
     from undertow.metrics.noise import noise_detection
     from undertow.pipeline.audit import audit
+    from undertow.pipeline.compare import CompareOptions, compare_run
     from undertow.pipeline.harm import harm_table
     from undertow.pipeline.influence import influence_step
+    from undertow.pipeline.layers import layer_profile
     from undertow.pipeline.outcome import Audit
     from undertow.pipeline.score import score
     from undertow.pipeline.scorer import Scorer, Scoring
@@ -27,15 +29,18 @@ __version__ = version("undertow")
 _WHERE = {
     "Audit": "undertow.pipeline.outcome",
     "AuditSettings": "undertow.pipeline.settings",
+    "CompareOptions": "undertow.pipeline.compare",
     "Samples": "undertow.data",
     "Scorer": "undertow.pipeline.scorer",
     "Scoring": "undertow.pipeline.scorer",
     "UndertowError": "undertow.errors",
     "aggregate": "undertow.aggregation.in_memory",
     "audit": "undertow.pipeline.audit",
+    "compare_run": "undertow.pipeline.compare",
     "fine_tune_step": "undertow.pipeline.steps",
     "harm_table": "undertow.pipeline.harm",
     "influence_step": "undertow.pipeline.influence",
+    "layer_profile": "undertow.pipeline.layers",
     "load_samples": "undertow.data",
     "noise_detection": "undertow.metrics.noise",
     "open_influence": "undertow.influence.store",
@@ -48,15 +53,18 @@ _WHERE = {
 __all__ = [
     "Audit",
     "AuditSettings",
+    "CompareOptions",
     "Samples",
     "Scorer",
     "Scoring",
     "UndertowError",
     "aggregate",
     "audit",
+    "compare_run",
     "fine_tune_step",
     "harm_table",
     "influence_step",
+    "layer_profile",
     "load_samples",
     "noise_detection",
     "open_influence",

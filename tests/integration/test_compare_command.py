@@ -111,3 +111,21 @@ def test_unknown_layers_are_refused(full):
     outcome = undertow("compare", full.folder, "--layers", "nonsense")
     assert outcome.code == 2
     assert "--layers nonsense is not known" in outcome.complaint
+
+
+def test_choices_of_layers_are_joined_by_a_plus(full, tmp_path):
+    folder = shutil.copytree(full.folder, tmp_path / "run")
+    told = ("--layers", "att1+head,head", "--aggregate", "mean", "--weigh", "balanced", "--estimator", "cosine")
+    assert undertow("compare", folder, *told, "--memory", "0.1").code == 0
+    table = pd.read_parquet(folder / "compare.parquet").query("kind == 'influence'")
+    assert set(table["layers"]) == {"att1+head", "head"}
+    found = compare_run(folder, CompareOptions(("cosine",), ("att1+head",), ("mean",), weigh="balanced"))
+    expected = Scorer.of_run(folder).scores([Scoring("cosine", "att1,head", "mean", weigh="balanced")])[0].harm
+    assert np.allclose(found.harms[found.table["kind"] == "influence"], expected)
+
+
+@pytest.mark.parametrize("options", [("--weigh", "loudly"), ("--weigh", "balanced", "--aggregate", "median")])
+def test_weighing_is_checked(options, full):
+    outcome = undertow("compare", full.folder, *options)
+    assert outcome.code == 2
+    assert f"--weigh {options[1]}" in outcome.complaint

@@ -20,7 +20,7 @@ COMMANDS = [
     if line.startswith("undertow ")
 ]
 # What looks at a finished run, and the audit that makes one.
-LOOKS = ("layers", "compare")
+LOOKS = ("layers", "compare", "score")
 AUDIT = (
     *("audit", "--model", "my-model", "--train", "train.csv", "--validation", "validation.csv"),
     *("--plant", "0.2", "--estimator", "cosine,datainf", "--epochs", "2"),
@@ -51,7 +51,8 @@ def test_commands_run(page, command, workplace, capsys):
     if arguments[0] in LOOKS:
         app([*AUDIT, "--out", arguments[1]], standalone_mode=False)
         app(arguments, standalone_mode=False)
-        assert (workplace / arguments[1] / f"{arguments[0]}.html").is_file()
+        page = "scores/*.html" if arguments[0] == "score" else f"{arguments[0]}.html"
+        assert list((workplace / arguments[1]).glob(page))
         return
     # Ten epochs are the paper's; two are enough to see that the command runs.
     app([*arguments, "--epochs", "2"], standalone_mode=False)

@@ -10,7 +10,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from undertow.aggregation.names import AGGREGATION_NAMES, AGGREGATIONS, ONLY, check_aggregation, check_queries
+from undertow.aggregation.names import (
+    AGGREGATION_NAMES,
+    AGGREGATIONS,
+    ONLY,
+    WEIGH,
+    check_aggregation,
+    check_queries,
+    check_weighing,
+)
 from undertow.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +34,11 @@ def compare_command(
     ] = None,
     layers: Annotated[
         str | None,
-        typer.Option(help="Layer groups as in undertow audit, joined by commas; the standard groups unless given."),
+        typer.Option(
+            help="Choices of layers as in undertow audit, separated by commas, parts of one joined by a plus "
+            "(att1,att3+head); the standard groups unless given.",
+            metavar="GROUPS",
+        ),
     ] = None,
     aggregate: Annotated[
         str, typer.Option(help=f"Aggregations, joined by commas: {', '.join(AGGREGATION_NAMES)}.", metavar="HOW")
@@ -37,6 +49,13 @@ def compare_command(
     only: Annotated[
         str, typer.Option(help=f"Which queries count: {', '.join(ONLY)}; join by commas.", metavar="WHICH")
     ] = "all",
+    weigh: Annotated[str, typer.Option(help=f"What each query weighs: {', '.join(WEIGH)}.", metavar="HOW")] = "equal",
+    trim: Annotated[
+        float, typer.Option(help="Share of the values that trimmed leaves out on each side.", metavar="SHARE")
+    ] = 0.1,
+    memory: Annotated[
+        float | None, typer.Option(help="GB to stay within; half of what is free unless given.", metavar="GB")
+    ] = None,
     resamples: Annotated[
         int, typer.Option(help="Resamples behind the interval of AUC-NDR; 0 for none.", metavar="TIMES", min=0)
     ] = 200,
@@ -52,14 +71,18 @@ def compare_command(
     hows, shares, queries = _names(aggregate), _numbers(k), _names(only)
     for how in hows:
         for share in shares:
-            check_aggregation(how, share)
-    check_queries(queries, "equal")
+            check_aggregation(how, share, trim)
+        check_weighing(how, weigh)
+    check_queries(queries, weigh)
 
     from undertow.pipeline.compare import CompareOptions, compare_run
     from undertow.pipeline.compare_page import write_compare_page
+    from undertow.pipeline.score import memory_bytes
     from undertow.progress import Bars
 
-    options = CompareOptions(_names(estimator), _names(layers), hows, shares, queries, resamples)
+    options = CompareOptions(
+        _names(estimator), _names(layers), hows, shares, queries, weigh, trim, memory_bytes(memory), resamples
+    )
     found = compare_run(run, options, reporter=Bars(Console(stderr=True)))
     write_compare_page(found, run)
     print_comparison(found, run, Console(), top=top)

@@ -10,7 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from undertow.aggregation.names import AGGREGATION_NAMES, ONLY, check_aggregation, check_queries
+from undertow.aggregation.names import (
+    AGGREGATION_NAMES,
+    ONLY,
+    WEIGH,
+    check_aggregation,
+    check_queries,
+    check_weighing,
+)
 
 if TYPE_CHECKING:
     from undertow.pipeline.layers import LayerProfile
@@ -30,6 +37,13 @@ def layers_command(
     only: Annotated[
         str, typer.Option(help=f"Which queries count: {', '.join(ONLY)}; several by commas.", metavar="WHICH")
     ] = "all",
+    weigh: Annotated[str, typer.Option(help=f"What each query weighs: {', '.join(WEIGH)}.", metavar="HOW")] = "equal",
+    trim: Annotated[
+        float, typer.Option(help="Share of the values that trimmed leaves out on each side.", metavar="SHARE")
+    ] = 0.1,
+    memory: Annotated[
+        float | None, typer.Option(help="GB to stay within; half of what is free unless given.", metavar="GB")
+    ] = None,
     modules: Annotated[bool, typer.Option("--modules", help="Print every module too.")] = False,
 ) -> None:
     """Say what each module, layer and layer group of a finished run sees.
@@ -38,16 +52,18 @@ def layers_command(
     harm with that of all modules. Leaves layers.parquet and layers.html in RUN. Nothing is computed anew.
     """
     chosen = tuple(part.strip() for part in only.split(",") if part.strip())
-    check_aggregation(aggregate, k)
-    check_queries(chosen, "equal")
+    check_aggregation(aggregate, k, trim)
+    check_weighing(aggregate, weigh)
+    check_queries(chosen, weigh)
 
     from undertow.pipeline.layer_page import write_layer_page
     from undertow.pipeline.layers import layer_profile
+    from undertow.pipeline.score import memory_bytes
     from undertow.pipeline.scorer import Scoring
     from undertow.progress import Bars
 
-    asked = Scoring(estimator, aggregate=aggregate, k=k, only=chosen)
-    profile = layer_profile(run, asked, reporter=Bars(Console(stderr=True)))
+    asked = Scoring(estimator, aggregate=aggregate, k=k, only=chosen, weigh=weigh, trim=trim)
+    profile = layer_profile(run, asked, memory=memory_bytes(memory), reporter=Bars(Console(stderr=True)))
     write_layer_page(profile, run)
     print_layers(profile, run, Console(), modules=modules)
 

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from undertow.gradients.units import outer_sums, squared_norms
+
 
 @dataclass(frozen=True)
 class DenseGradients:
@@ -92,10 +94,10 @@ class FactoredGradients:
 
     @cached_property
     def squares(self) -> Float[Tensor, " n"]:
-        """Squared norm of each gradient, in float64: the sum over pairs of units of <x, x'> <delta, delta'>."""
+        """Squared norm of each gradient, in float64."""
         if self.single:
             return _row_squares(self.units(slice(0, self.samples))[0]) * _row_squares(self.deltas.to(self.dtype))
-        return torch.stack([self._square(i) for i in range(self.samples)])
+        return squared_norms(self.inputs, self.deltas, self.starts, bias=self.bias, dtype=self.dtype)
 
     @cached_property
     def sums(self) -> Float[Tensor, " n"]:
@@ -121,26 +123,24 @@ class FactoredGradients:
 
     def rows(self, which: slice) -> Float[Tensor, "b d"]:
         """Dense gradients of some samples, in the layout of the layer's parameters."""
-        rows = []
-        for i in range(which.start, which.stop):
-            x, delta = self.units(slice(i, i + 1))
-            product = delta.T @ x
-            weight = product[:, : self.inputs.shape[1]]
-            parts = [(weight.T if self.transposed else weight).reshape(-1)]
-            rows.append(torch.cat([*parts, product[:, -1]]) if self.bias else parts[0])
-        return torch.stack(rows) if rows else torch.zeros(0, self.size, dtype=self.dtype)
+        some = self.select(which)
+        left, right = (some.inputs, some.deltas) if self.transposed else (some.deltas, some.inputs)
+        cells = left.shape[1] * right.shape[1]
+        rows = torch.empty(some.samples, self.size, dtype=self.dtype)
+        outer_sums(left, right, some.starts, torch.unflatten(rows[:, :cells], 1, (left.shape[1], right.shape[1])))
+        if self.bias:
+            rows[:, cells:] = some._delta_sums(some.deltas)
+        return rows
 
     def outputs(self, which: slice, columns: slice) -> Float[Tensor, "b d"]:
         """Dense gradients of some samples for some output features, [b, outputs * (in + bias)]."""
-        if self.single:
-            x, delta = self.units(which)
-            return (delta[:, columns, None] * x[:, None, :]).flatten(1)
-        rows = []
-        for i in range(which.start, which.stop):
-            x, delta = self.units(slice(i, i + 1))
-            rows.append((delta[:, columns].T @ x).reshape(-1))
-        features = len(range(*columns.indices(self.deltas.shape[1]))) * (self.inputs.shape[1] + self.bias)
-        return torch.stack(rows) if rows else torch.zeros(0, features, dtype=self.dtype)
+        some, inputs = self.select(which), self.inputs.shape[1]
+        deltas = some.deltas[:, columns]
+        block = torch.empty(some.samples, deltas.shape[1], inputs + self.bias, dtype=self.dtype)
+        outer_sums(deltas, some.inputs, some.starts, block[:, :, :inputs])
+        if self.bias:
+            block[:, :, inputs] = some._delta_sums(deltas)
+        return block.flatten(1)
 
     def select(self, which: slice) -> "FactoredGradients":
         """The gradients of some samples."""
@@ -148,9 +148,9 @@ class FactoredGradients:
         starts = self.starts[which.start : which.stop + 1] - first
         return FactoredGradients(self.inputs[first:last], self.deltas[first:last], starts, self.bias, self.transposed)
 
-    def _square(self, sample: int) -> Tensor:
-        x, delta = self.units(slice(sample, sample + 1))
-        return ((x @ x.T) * (delta @ delta.T)).sum(dtype=torch.float64).clamp_min(0)
+    def _delta_sums(self, deltas: Float[Tensor, "units c"]) -> Float[Tensor, "n c"]:
+        sums = torch.zeros(self.samples, deltas.shape[1], dtype=self.dtype)
+        return sums.index_add_(0, self.owners, deltas.to(self.dtype))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ _SMALL = 16_384
 def has_kernel() -> bool:
     """Whether this torch has oneDNN products for this processor."""
     packet = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    return packet is not None and platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    return packet is not None and x86 and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 _HAS_KERNEL = has_kernel()

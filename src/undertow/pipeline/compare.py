@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from undertow.aggregation.names import AGGREGATIONS, check_aggregation
+from undertow.aggregation.names import AGGREGATIONS, check_aggregation, check_weighing
 from undertow.baselines.simple import loss_harm
 from undertow.errors import ConfigError
 from undertow.influence.store import deciding_modules
@@ -32,18 +32,24 @@ class CompareOptions:
 
     Attributes:
         estimators: of the run; all of them where none is named.
-        layers: layer expressions; the standard groups where none is named.
+        layers: layer expressions, parts of one joined by a plus; the standard groups where none is named.
         aggregate: names of aggregations.
         k: shares, or numbers above 1, that vote looks at; one choice for each.
         only: which queries count.
+        weigh: what each query weighs.
+        trim: share that trimmed leaves out on each side.
+        memory: bytes to stay within; half of what is free unless given.
         resamples: of the bootstrap interval of AUC-NDR; 0 for none.
     """
 
     estimators: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     aggregate: tuple[str, ...] = DEFAULT_AGGREGATIONS
-    k: tuple[float, ...] = (0.3,)
+    k: tuple[int | float, ...] = (0.3,)
     only: tuple[str, ...] = ("all",)
+    weigh: str = "equal"
+    trim: int | float = 0.1
+    memory: int | None = None
     resamples: int = 200
 
 
@@ -80,7 +86,7 @@ def compare_run(
         ConfigError: when the tensor was not kept, or for an unknown name.
     """
     folder, asked, show = Path(run), options or CompareOptions(), reporter or Silent()
-    scorer = Scorer.of_run(folder, reporter=reporter)
+    scorer = Scorer.of_run(folder, memory=asked.memory, reporter=reporter)
     harm_table = read_harm(folder, scorer.influence)
     planted = planted_rows(harm_table)
     rows, scorings, notes = _choices(scorer, asked)
@@ -116,7 +122,7 @@ def _choices(scorer: Scorer, asked: CompareOptions) -> tuple[list[dict[str, obje
             notes.append(f"{estimator} is not defined on {', '.join(left_out)}, which it is not compared by.")
         for name, modules in groups.items():
             for how, k in _aggregations(asked) if modules else ():
-                scorings.append(Scoring(estimator, modules, how, 0.3 if k is None else k, asked.only))
+                scorings.append(Scoring(estimator, modules, how, k or 0.3, asked.only, asked.weigh, asked.trim))
                 rows.append(_row("influence", estimator, name, how, k, len(modules)))
     if not scorings:
         raise ConfigError(f"There is nothing to compare: {' '.join(notes)} Choose other --layers or --estimator.")
@@ -128,7 +134,7 @@ def _groups(scorer: Scorer, estimator: str, layers: Sequence[str]) -> dict[str, 
     scorer.modules(Scoring(estimator))  # refuses an estimator that is not there
     covered = scorer.influence["covered"].sel(estimator=estimator).values
     everything = tuple(deciding_modules(scorer.keys, covered, "all"))
-    named = {name: select_modules(scorer.keys, name) for name in layers} or available_groups(
+    named = {name: select_modules(scorer.keys, _joined(name)) for name in layers} or available_groups(
         scorer.keys, PROFILE_GROUPS
     )
     held = {name: tuple(m for m in modules if covered[m]) for name, modules in named.items()}
@@ -139,6 +145,11 @@ def _groups(scorer: Scorer, estimator: str, layers: Sequence[str]) -> dict[str, 
     return {name: modules for name, modules in held.items() if modules and distinct[modules] == name}
 
 
+def _joined(name: str) -> str:
+    """A layer expression whose parts are joined by a plus, since the command line separates choices by commas."""
+    return name if name.startswith("re:") else name.replace("+", ",")
+
+
 def _aggregations(asked: CompareOptions) -> list[tuple[str, float | None]]:
     """Every aggregation with every k where it takes one.
 
@@ -147,7 +158,8 @@ def _aggregations(asked: CompareOptions) -> list[tuple[str, float | None]]:
     """
     for how in asked.aggregate:
         for k in asked.k:
-            check_aggregation(how, k)
+            check_aggregation(how, k, asked.trim)
+        check_weighing(how, asked.weigh)
     takes = {how: "k" in AGGREGATIONS[how].needs for how in dict.fromkeys(asked.aggregate)}
     return [(how, k) for how, does in takes.items() for k in (dict.fromkeys(asked.k) if does else (None,))]
 

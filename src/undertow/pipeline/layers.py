@@ -52,12 +52,15 @@ class LayerProfile:
     notes: tuple[str, ...]
 
 
-def layer_profile(run: str | Path, scoring: Scoring | None = None, *, reporter: Reporter | None = None) -> LayerProfile:
+def layer_profile(
+    run: str | Path, scoring: Scoring | None = None, *, memory: int | None = None, reporter: Reporter | None = None
+) -> LayerProfile:
     """Measure what each module, layer and layer group of a run sees, and write ``layers.parquet`` to it.
 
     Args:
         run: the run folder.
         scoring: estimator, aggregation and queries; its layers and weights of modules are not looked at.
+        memory: bytes to stay within; half of what is free unless given.
         reporter: shows progress.
 
     Raises:
@@ -65,7 +68,7 @@ def layer_profile(run: str | Path, scoring: Scoring | None = None, *, reporter: 
         ConfigError: when the tensor was not kept, or for an unknown name.
     """
     folder, asked = Path(run), scoring or Scoring()
-    scorer = Scorer.of_run(folder, reporter=reporter)
+    scorer = Scorer.of_run(folder, memory=memory, reporter=reporter)
     planted = planted_rows(read_harm(folder, scorer.influence))
     asked = _plain(asked, asked.estimator or scorer.estimators[0])
     parts = _parts(scorer, asked)

@@ -17,6 +17,7 @@ from undertow.gradients.store import GradientStore, stored_bytes
 from undertow.influence.compute import BLOCK
 from undertow.influence.names import needing
 from undertow.influence.products import cheaper
+from undertow.models.kernels import times_transposed
 from undertow.pipeline.baselines import check_room
 from undertow.pipeline.gradients import memory_budget
 from undertow.pipeline.influence import modules_of

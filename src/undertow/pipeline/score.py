@@ -134,7 +134,7 @@ def score_tables(run: Path, options: ScoreOptions, reporter: Reporter | None = N
     """
     folder = RunFolder.made(run)
     asked = folder.manifest["configuration"]
-    scorer = Scorer.of_run(run, memory=_bytes(options.memory), reporter=reporter)
+    scorer = Scorer.of_run(run, memory=memory_bytes(options.memory), reporter=reporter)
     harm = read_harm(folder.path, scorer.influence)
     scorings = _scorings(options, asked)
     cut, seed = asked["cut"] if options.cut is None else options.cut, int(asked["seed"])
@@ -246,7 +246,12 @@ def _write(table: pd.DataFrame, path: Path) -> None:
         ) from error
 
 
-def _bytes(memory: int | float | None) -> int | None:
+def memory_bytes(memory: int | float | None) -> int | None:
+    """--memory in bytes.
+
+    Raises:
+        ConfigError: when it is nothing, or not finite.
+    """
     if memory is None:
         return None
     if not 0 < memory < np.inf:

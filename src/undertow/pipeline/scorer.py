@@ -127,6 +127,7 @@ class Scorer:
         self._scratch = reductions.parent if reductions else None
         self._reductions = self._kept_in(reductions)
         self._engines: dict[str, Engine] = {}
+        self._covered: set[tuple[str, tuple[int, ...]]] = set()
 
     @classmethod
     def of_run(cls, run: str | Path, *, memory: int | None = None, reporter: Reporter | None = None) -> "Scorer":
@@ -165,8 +166,11 @@ class Scorer:
             chosen = deciding_modules(self.keys, covered, scoring.layers)
         else:
             chosen = list(scoring.layers)
-        check_covered(self.influence, estimator, chosen)
-        return tuple(chosen)
+        modules = tuple(chosen)
+        if (estimator, modules) not in self._covered:  # looking it up takes longer than many an aggregation
+            check_covered(self.influence, estimator, chosen)
+            self._covered.add((estimator, modules))
+        return modules
 
     def scores(self, scorings: Sequence[Scoring], bootstrap: Bootstrap | None = None) -> list[Scored]:
         """Harm of each sample for each scoring, from one pass over the modules of each estimator.

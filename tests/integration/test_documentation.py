@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,23 @@ def test_changelog_names_the_version():
     import undertow
 
     assert f"## [{undertow.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_what_the_paper_map_names_is_there():
+    page = (ROOT / "docs" / "paper-map.md").read_text()
+    named = {
+        n for row in re.findall(r"^\|[^|]*\|([^|]*)\|", page, re.MULTILINE) for n in re.findall(r"`([a-z_.]+)`", row)
+    }
+    named -= {"influence.zarr"}
+    assert len(named) > 15
+    for name in sorted(named):
+        assert resolves(f"undertow.{name}"), name
+
+
+def resolves(name):
+    try:
+        import_module(name)
+    except ImportError:
+        module, attribute = name.rsplit(".", 1)
+        return hasattr(import_module(module), attribute)
+    return True

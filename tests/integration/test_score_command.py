@@ -61,6 +61,17 @@ def test_several_at_once_and_a_page(finished):
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
+@pytest.mark.parametrize("how", ["mean", "standardised", "rank", "vote", "vote-all"])
+def test_several_estimators_are_aggregated_together(how, finished):
+    both = ("tracin", "datainf")
+    assert undertow("score", finished, "--estimator", ",".join(both), "--layers", "att1", "--aggregate", how).code == 0
+    table = pd.read_parquet(next((finished / "scores").glob("tracin,datainf_att1_*.parquet")))
+    influence = library.open_influence(finished / "influence.zarr")
+    modules = select_modules(library.Scorer(influence).keys, "att1")
+    rows = np.concatenate([influence["influence"].sel(estimator=name).values[modules] for name in both])
+    assert np.allclose(table["harm"], -aggregate(rows, how))
+
+
 def test_no_page_where_none_is_wanted(finished):
     assert undertow("score", finished, "--no-figures").code == 0
     assert {p.suffix for p in (finished / "scores").iterdir()} == {".parquet"}
@@ -90,6 +101,8 @@ def test_python_gives_the_same_table(finished):
         (("--k", "2.5"), "--k 2.5 is outside its range"),
         (("--k", "many"), "--k many is not a number"),
         (("--estimator", "exact"), "exact"),
+        (("--estimator", "tracin,cosine", "--aggregate", "median"), "asks for several at once"),
+        (("--estimator", "tracin,cosine", "--bootstrap", "20"), "asks for several at once"),
         (("--layers", "third"), "--layers third is not known"),
         (("--cut", "1.5"), "1.5"),
         (("--bootstrap", "1"), "--bootstrap 1"),

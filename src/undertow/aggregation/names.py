@@ -43,6 +43,8 @@ AGGREGATIONS: dict[str, Aggregation] = {
     "rra": Aggregation("robust rank aggregation: ranks lower than chance would have them", "order"),
 }
 AGGREGATION_NAMES = tuple(AGGREGATIONS)
+# Of the sums, those that are divided by the number of rows.
+AVERAGES = frozenset({"mean", "standardised"})
 
 # Which queries count for a sample; the last two go by the labels of both.
 ONLY = ("all", "correct", "same-label", "other-label")

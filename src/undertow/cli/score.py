@@ -27,7 +27,12 @@ _AS_RUN = " [default: as in the run]"
 def score_command(
     run: Annotated[Path, typer.Argument(help="Run folder of an audit.", metavar="RUN", show_default=False)],
     estimator: Annotated[
-        str | None, typer.Option(help=f"One that the run computed.{_AS_RUN}", metavar="NAME", show_default=False)
+        str | None,
+        typer.Option(
+            help=f"One that the run computed, or several joined by commas, aggregated together.{_AS_RUN}",
+            metavar="NAME",
+            show_default=False,
+        ),
     ] = None,
     layers: Annotated[
         str | None,

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from undertow.aggregation.engine import Engine
 from undertow.aggregation.jobs import Request
+from undertow.aggregation.names import AGGREGATIONS, AVERAGES, check_aggregation
 from undertow.aggregation.queries import Queries
 from undertow.aggregation.reductions import InMemory, OnDisk, Reductions, identity
 from undertow.aggregation.stability import Bootstrap, Stability
@@ -28,7 +29,8 @@ class Scoring:
     """What is aggregated, and how.
 
     Attributes:
-        estimator: name; None for the first of the tensor.
+        estimator: name, or several joined by commas, whose rows are aggregated together; None for the first of the
+            tensor.
         layers: a layer expression, or positions of modules.
         aggregate: name of the aggregation.
         k: share of the samples, or number above 1, that vote looks at.
@@ -178,6 +180,12 @@ class Scorer:
         Raises:
             ConfigError: for a scoring that cannot be served.
         """
+        parts = [tuple(replace(s, estimator=name) for name in self._estimators(s, bootstrap)) for s in scorings]
+        each = list(dict.fromkeys(part for some in parts for part in some))
+        found = dict(zip(each, self._single(each, bootstrap), strict=True))
+        return [_together([found[part] for part in some]) for some in parts]
+
+    def _single(self, scorings: Sequence[Scoring], bootstrap: Bootstrap | None) -> list[Scored]:
         named = [replace(s, estimator=self._estimator(s)) for s in scorings]
         requests = [self._request(s) for s in named]
         for s, r in zip(named, requests, strict=True):  # before anything is computed
@@ -211,6 +219,23 @@ class Scorer:
             raise ConfigError(f"--estimator {name} is not in this tensor. It holds: {', '.join(self.estimators)}.")
         return name
 
+    def _estimators(self, scoring: Scoring, bootstrap: Bootstrap | None) -> list[str]:
+        """The estimators of a scoring.
+
+        Raises:
+            ConfigError: for several where the aggregation takes one.
+        """
+        check_aggregation(scoring.aggregate, scoring.k, scoring.trim)
+        names = list(dict.fromkeys(n.strip() for n in (scoring.estimator or self.estimators[0]).split(",")))
+        alone = AGGREGATIONS[scoring.aggregate].form != "sum" or scoring.module_weights or bootstrap
+        if len(names) > 1 and alone:
+            sums = ", ".join(name for name, known in AGGREGATIONS.items() if known.form == "sum")
+            raise ConfigError(
+                f"--estimator {','.join(names)} asks for several at once, which these aggregations add up, without "
+                f"resamples and weights of modules: {sums}. Ask for one of them, or for one estimator."
+            )
+        return names
+
     def _engine(self, scoring: Scoring) -> Engine:
         name = self._estimator(scoring)
         if name not in self._engines:
@@ -224,6 +249,22 @@ class Scorer:
                 scratch=self._scratch,
             )
         return self._engines[name]
+
+
+def _together(found: Sequence[Scored]) -> Scored:
+    """Several estimators as one: the sum over the rows of all, or where the aggregation is an average, theirs."""
+    if len(found) == 1:
+        return found[0]
+    asked = found[0].scoring
+    modules = tuple(sorted({m for one in found for m in one.modules}))
+    weights = np.zeros(len(modules))
+    for one in found:
+        weights[np.searchsorted(modules, one.modules)] += one.module_weights
+    rows = np.array([len(one.modules) for one in found]) if asked.aggregate in AVERAGES else np.ones(len(found))
+    share = rows / rows.sum() if asked.aggregate in AVERAGES else rows
+    harm = np.tensordot(share, np.stack([one.harm for one in found]), axes=1)
+    name = ",".join(str(one.scoring.estimator) for one in found)
+    return Scored(replace(asked, estimator=name), modules, weights, harm)
 
 
 def stored_queries(influence: xr.Dataset) -> Queries:

@@ -11,6 +11,7 @@ import typer
 from undertow.cli.audit import audit_command
 from undertow.cli.compare import compare_command
 from undertow.cli.demo import demo_command
+from undertow.cli.experiment import experiment_command
 from undertow.cli.layers import layers_command
 from undertow.cli.plan import plan_command
 from undertow.cli.score import score_command
@@ -34,6 +35,7 @@ app.command("plan")(plan_command)
 app.command("score")(score_command)
 app.command("layers")(layers_command)
 app.command("compare")(compare_command)
+app.command("experiment")(experiment_command)
 app.command("demo")(demo_command)
 
 

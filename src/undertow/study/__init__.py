@@ -1,0 +1,1 @@
+"""Studies: planted noise, influence, retraining over a grid of models, tasks, noise and seeds."""

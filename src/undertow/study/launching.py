@@ -1,0 +1,87 @@
+"""Cells as jobs of a cluster, or of several processes on this machine, through submitit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from undertow.errors import ConfigError
+from undertow.progress import Silent
+from undertow.study.cells import Cell, cells
+from undertow.study.config import Study
+from undertow.study.experiment import attempt, found, kept_study, lock_of
+from undertow.study.marks import failure, is_done
+
+Launcher = Literal["slurm", "local"]
+LOGS = "jobs"
+# Jobs that a cluster runs of one study at a time, unless its slurm: says otherwise.
+AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """A submitted cell.
+
+    Attributes:
+        cell: what it computes.
+        id: what the cluster calls it.
+        handle: submitit's own object.
+    """
+
+    cell: Cell
+    id: str
+    handle: Any
+
+
+def launch(study: Study, out: Path, launcher: Launcher, *, retry: bool = False) -> list[Job]:
+    """Submit a job for every cell that is not done. They outlive this process; ``--status`` follows them.
+
+    Raises:
+        ConfigError: when submitit is not installed, there is no such cluster, or it refuses the resources.
+        RunFolderError: when the folder is of something else.
+    """
+    submitit = _library()
+    found(out, study)
+    todo = [c for c in cells(study) if not is_done(c, out) and (retry or failure(c, out) is None)]
+    if not todo:
+        return []
+    resources = {"slurm_array_parallelism": AT_ONCE} if launcher == "slurm" else {}
+    try:
+        executor = submitit.AutoExecutor(folder=str(out / LOGS), cluster=launcher)
+        executor.update_parameters(name=study.name, **{**resources, **(study.slurm if launcher == "slurm" else {})})
+        with executor.batch():
+            handles = [executor.submit(job, str(out), cell.key) for cell in todo]
+    except Exception as error:  # submitit raises its own kinds, and those of the commands it calls
+        why = str(error).strip() or type(error).__name__
+        raise ConfigError(
+            f"The jobs cannot be submitted through --launcher {launcher}: {why}. "
+            "slurm: in the study takes the parameters of submitit (timeout_min, mem_gb, gpus_per_node, "
+            "slurm_partition, …); sbatch must be there."
+        ) from error
+    return [Job(cell, str(handle.job_id), handle) for cell, handle in zip(todo, handles, strict=True)]
+
+
+def job(out: str, key: str) -> str:
+    """What a job does: one cell of the study in a folder, unless another process is at it."""
+    folder = Path(out)
+    cell = next(c for c in cells(kept_study(folder)) if c.key == key)
+    with lock_of(cell, folder):
+        if not is_done(cell, folder):
+            attempt(cell, folder, Silent())
+    return cell.label
+
+
+def wait(jobs: Sequence[Job]) -> None:
+    """Wait until all jobs have ended, however."""
+    for one in jobs:
+        one.handle.wait()
+
+
+def _library() -> Any:
+    try:
+        import submitit
+    except ImportError as error:
+        raise ConfigError(
+            "--launcher needs submitit, which is not installed here. Install it with: pip install 'undertow[cluster]'"
+        ) from error
+    return submitit

@@ -1,0 +1,168 @@
+"""One cell from its data to its measures; every part is kept, and a part that is there is not computed again."""
+
+import errno
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from undertow.data import Planted
+from undertow.errors import RunFolderError
+from undertow.models.loading import with_adapter
+from undertow.pipeline.audit import audit
+from undertow.pipeline.model import Candidate, describe_model, load_candidate
+from undertow.pipeline.settings import AuditSettings, settings_from
+from undertow.progress import Reporter
+from undertow.study.cells import Cell
+from undertow.study.marks import RUN, TABLES, is_done, note_done
+from undertow.study.measuring import Choice, detection_rows, harms, layer_rows
+from undertow.study.planting import planted_rows
+from undertow.study.retraining import Removal, distinct, removals, result_file, retrained
+from undertow.study.tasks import TaskData, task_data
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A cell whose data is read and whose model is loaded."""
+
+    data: TaskData
+    planted: Planted
+    candidate: Candidate
+    settings: AuditSettings
+
+
+def run_cell(cell: Cell, out: Path, show: Reporter) -> None:
+    """Compute a cell, or what is missing of it, and write its tables.
+
+    Raises:
+        UndertowError: when its data, model or training cannot be used.
+        RunFolderError: when the disk is full.
+    """
+    folder = cell.folder(out)
+    if is_done(cell, out):
+        return
+    start = time.perf_counter()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ready = prepare(cell, show)
+        result = audit(
+            cell.study.models[cell.model],
+            ready.planted.samples,
+            ready.data.selection,
+            queries=ready.data.queries,
+            out=folder / RUN,
+            settings=ready.settings,
+            progress=show,
+        )
+        found = harms(cell, folder / RUN)
+        planted = ready.planted.planted
+        results = detection_rows(cell, found, planted)
+        layers, between = layer_rows(cell, folder / RUN, planted)
+        made = removals(cell, found, planted)
+        measured = _retrain(cell, folder, ready, made, show)
+        results = with_accuracies(cell, results, made, measured)
+        costs = _costs(cell, result.manifest)
+        for name, table in zip(TABLES, (results, layers, between, costs), strict=True):
+            _write(table, folder / f"{name}.parquet")
+        told = {
+            "seconds": time.perf_counter() - start,
+            "rows": len(planted),
+            "planted": int(planted.sum()),
+            "tested_on": ready.data.tested_on,
+        }
+        note_done(cell, out, told)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise RunFolderError(
+            f"The disk that {out} is on is full. Nothing that was finished is lost: make room, and the same command "
+            "goes on."
+        ) from error
+
+
+def settings_of(cell: Cell) -> AuditSettings:
+    """The settings of the audit and of all fine-tunings of a cell."""
+    return settings_from(
+        {
+            **cell.training,
+            "estimators": cell.study.estimators,
+            "baselines": tuple(b for b in cell.study.baselines),
+            "finetune": "always",
+        }
+    )
+
+
+def prepare(cell: Cell, show: Reporter) -> Ready:
+    """Read the data, load the model, plant the noise.
+
+    Raises:
+        UndertowError: for what cannot be used.
+    """
+    settings = settings_of(cell)
+    data = task_data(cell.study, cell.task, cell.seed)
+    described = describe_model(cell.study.models[cell.model], settings, show)
+    candidate = load_candidate(described, None, data.train.classes, settings)
+    planted = planted_rows(cell, data, candidate.start, candidate.settings)
+    return Ready(data, planted, candidate, settings)
+
+
+def _retrain(
+    cell: Cell, folder: Path, ready: Ready, made: list[Removal], show: Reporter
+) -> Mapping[bytes, dict[str, float]]:
+    """Results by the rows removed."""
+    if not made:
+        return {}
+    sides = (ready.planted.samples, ready.data.selection, ready.data.test)
+    audited = None
+    todo = list(distinct(made))
+    if not result_file(folder, np.zeros(len(ready.planted.planted), dtype=bool)).is_file():
+        classes = len(ready.planted.samples.classes)
+        audited = with_adapter(ready.candidate.start.base(), folder / RUN / "adapter", classes)
+    found = {}
+    for number, removal in enumerate(todo, start=1):
+        show.say(f"{cell.label}: retraining {number} of {len(todo)}")
+        found[removal.rows.tobytes()] = retrained(
+            folder, removal, ready.candidate.start, sides, ready.candidate.settings, show, audited=audited
+        )
+    return found
+
+
+def with_accuracies(
+    cell: Cell, results: pd.DataFrame, made: list[Removal], found: Mapping[bytes, dict[str, float]]
+) -> pd.DataFrame:
+    """The detection rows, each once for every cut that it was acted on by, and the controls."""
+    keys = list(Choice("", "").row)
+    empty = dict.fromkeys(("cut", "accuracy", "f1", "matthews"), np.nan)
+    by_choice: dict[Choice, list[Removal]] = {}
+    for removal in made:
+        by_choice.setdefault(removal.choice, []).append(removal)
+    rows: list[dict[str, Any]] = []
+    for record in results.to_dict("records"):
+        row = {str(name): value for name, value in record.items()}
+        told = {name: row[name] for name in keys}
+        choice = Choice(**{**told, "k": None if np.isnan(told["k"]) else told["k"]})
+        acted = by_choice.pop(choice, [])
+        rows += [{**row, "cut": r.cut, **found[r.rows.tobytes()]} for r in acted] or [{**row, **empty}]
+    for choice, acted in by_choice.items():  # the controls, which order no rows
+        rows += [{**cell.identity, **choice.row, "cut": r.cut, **found[r.rows.tobytes()]} for r in acted]
+    return pd.DataFrame(rows)
+
+
+def _costs(cell: Cell, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {**cell.identity, "stage": name, "seconds": s["seconds"], "peak_memory_mb": s["peak_memory_mb"]}
+            for name, s in manifest["stages"].items()
+            if "seconds" in s
+        ]
+    )
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    table.to_parquet(temporary, index=False)
+    temporary.replace(path)

@@ -72,7 +72,8 @@ def plant(
     if given != needed:
         came = quoted(sorted(given)) or "none of them"
         raise ConfigError(
-            f"The noise '{kind}' takes {quoted(sorted(needed))} and came with {came}. Give what it takes and nothing else."
+            f"The noise '{kind}' takes {quoted(sorted(needed))} and came with {came}. Give "
+            "what it takes and nothing else."
         )
     if true_labels is not None:
         return noise_from_column(samples, true_labels)

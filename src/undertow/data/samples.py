@@ -31,7 +31,7 @@ class Samples:
     """A table of labelled texts with stable row ids.
 
     Attributes:
-        table: the user's rows and columns as they came, never changed.
+        table: the user's rows and columns as they came, never changed; planted noise of texts makes another.
         columns: the columns that are read.
         classes: class names, in the order of the class indices.
         labels: class index of each row, shape [n]. Differs from the table's label column only where noise

@@ -29,12 +29,13 @@ def planted_rows(cell: Cell, data: TaskData, start: Start, settings: AuditSettin
     if noise.kind == "doubt":
         given["probabilities"] = doubts(train, start, settings)
     if noise.kind == "transition":
-        given["transition"] = noise.transition
+        given["transition"] = np.array(noise.transition, dtype=np.float64)
     if noise.kind == "column":
         if data.true_labels is None:
             raise DataError(f"The task '{cell.task.name}' has no true_label_column:, which noise of kind column needs.")
         given["true_labels"] = data.true_labels
-    return plant(train, noise.kind, noise.rate, seed=cell.seed, **given)
+    rate = None if noise.kind == "column" else noise.rate
+    return plant(train, noise.kind, rate, seed=cell.seed, **given)
 
 
 def doubts(train: Samples, start: Start, settings: AuditSettings) -> np.ndarray:

@@ -1,0 +1,337 @@
+"""``undertow experiment``: a grid of tiny cells, killed, changed, broken and looked at."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from undertow.pipeline.scorer import Scorer, Scoring
+from undertow.study.cells import cells
+from undertow.study.experiment import lock_of
+from undertow.study.launching import launch, wait
+from undertow.study.reading import read_study
+
+from . import tiny
+from .command import contents, undertow
+
+CELL = ["model", "task", "noise", "rate", "seed"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    path = tmp_path_factory.mktemp("study")
+    tiny.save_bert(path / "bert")
+    for name, rows, seed in (("train", 60, 1), ("validation", 40, 2), ("test", 30, 3)):
+        tiny.write(tiny.rows(rows, seed=seed), path / f"{name}.csv")
+    return path
+
+
+def study(place: Path, folder: Path, **changes: object) -> Path:
+    """A study file beside which nothing is."""
+    mine = {"name": "mine", "train": "train.csv", "validation": "validation.csv", "test": "test.csv"}
+    asked = {
+        "models": {"tiny": str(place / "bert")},
+        "tasks": [{n: v if n == "name" else str(place / v) for n, v in mine.items()}],
+        "noise": [{"kind": "uniform", "rate": 0.2}],
+        "seeds": [0],
+        "samples": 60,
+        "estimators": ["tracin", "cosine"],
+        "baselines": ["loss", "knn"],
+        "layers": ["all", "head"],
+        "aggregations": ["mean", {"name": "vote", "k": [0.2, 0.4]}],
+        "cuts": [0.3],
+        "retrain": {"estimators": ["cosine"], "aggregations": ["mean"], "layers": ["all"], "baselines": ["loss"]},
+        "training": {"epochs": 1, "batch_size": 16, "learning_rate": 0.01},
+        **changes,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "grid.yaml"
+    file.write_text(yaml.safe_dump(asked))
+    return file
+
+
+@pytest.fixture(scope="module")
+def finished(place, tmp_path_factory):
+    """A finished study of two cells: its file, its folder, and what was printed."""
+    file = study(place, tmp_path_factory.mktemp("finished"), seeds=[0, 1])
+    outcome = undertow("experiment", file)
+    assert outcome.code == 0, outcome.err
+    return file, file.with_suffix(""), outcome
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The same to be changed."""
+    shutil.copytree(finished[1], tmp_path / "grid")
+    return tmp_path
+
+
+def test_every_choice_of_every_cell_is_there_once(finished):
+    _, folder, outcome = finished
+    table = pd.read_parquet(folder / "results.parquet")
+    assert len(table.groupby(CELL)) == 2
+    influence = table[table["kind"] == "influence"]
+    assert len(influence) == 2 * 2 * 2 * 3  # cells x estimators x layers x (mean, vote with two k)
+    assert not influence.duplicated([*CELL, "estimator", "layers", "aggregation", "k", "only"]).any()
+    assert set(table.loc[table["kind"] == "baseline", "estimator"]) == {"loss", "knn"}
+    controls = table[table["kind"] == "control"]
+    assert sorted(controls["estimator"]) == sorted(["noisy", "oracle", "random"] * 2)
+    acted = table["accuracy"].notna()
+    assert acted.sum() == 2 * (3 + 2)
+    assert table.loc[acted, "accuracy"].between(0, 1).all()
+    assert "2 of 2 cells are done" in outcome.said
+    for name in ("layers", "agreement", "costs"):
+        assert len(pd.read_parquet(folder / f"{name}.parquet").groupby(CELL)) == 2
+
+
+def test_measures_are_those_of_the_run(finished):
+    from undertow.influence.store import open_influence
+    from undertow.metrics.noise import noise_detection
+
+    file, folder, _ = finished
+    cell = cells(read_study(file))[0]
+    run = cell.folder(folder) / "run"
+    harm = Scorer(open_influence(run / "influence.zarr")).scores([Scoring("tracin", "head", "vote", 0.4)])[0].harm
+    given = pd.read_parquet(run / "harm.parquet")["label"].to_numpy()
+    true = tiny.rows(60, seed=1)["label"].to_numpy()
+    curve = noise_detection(harm, given != true)
+    table = pd.read_parquet(folder / "results.parquet")
+    row = table.query("seed == 0 and estimator == 'tracin' and layers == 'head' and k == 0.4").iloc[0]
+    assert (row["ndr30"], row["auc_ndr"]) == pytest.approx((curve.ndr(0.3), curve.auc))
+    # Nothing that computes a harm was told what is planted.
+    assert "planted" not in pd.read_parquet(run / "harm.parquet")
+
+
+def test_a_finished_study_computes_nothing_again(finished):
+    file, folder, _ = finished
+    before = contents(folder / "cells")
+    assert undertow("experiment", file).code == 0
+    after = contents(folder / "cells")
+    assert {n: s for n, s in after.items() if not n.endswith(".lock")} == {
+        n: s for n, s in before.items() if not n.endswith(".lock")
+    }
+
+
+def test_a_changed_cut_trains_again_and_nothing_before(place, copied):
+    file = study(place, copied, seeds=[0, 1], cuts=[0.5])
+    runs = {n: s for n, s in contents(copied / "grid" / "cells").items() if "/run/" in n}
+    kept = {n for n in contents(copied / "grid" / "cells") if "/retrained-" in n}
+    outcome = undertow("experiment", file)
+    assert outcome.code == 0, outcome.err
+    after = contents(copied / "grid" / "cells")
+    assert {n: s for n, s in after.items() if "/run/" in n and n in runs and "reductions" not in n} == {
+        n: s for n, s in runs.items() if "reductions" not in n
+    }
+    assert kept < {n for n in after if "/retrained-" in n}
+    table = pd.read_parquet(copied / "grid" / "results.parquet")
+    assert set(table.loc[table["kind"] != "control", "cut"].dropna()) == {0.5}
+
+
+def test_interrupted_it_goes_on_to_the_same_results(place, tmp_path, finished, monkeypatch):
+    from undertow.study import running
+
+    real = running.retrained
+
+    def killed(*arguments, **options):
+        if sum(1 for _ in (tmp_path / "grid").rglob("retrained-*/*.json")) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    file = study(place, tmp_path, seeds=[0, 1])
+    monkeypatch.setattr(running, "retrained", killed)
+    assert undertow("experiment", file).code == 130
+    monkeypatch.setattr(running, "retrained", real)
+    assert undertow("experiment", file).code == 0
+    found, expected = (pd.read_parquet(f / "results.parquet") for f in (tmp_path / "grid", finished[1]))
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_a_failed_cell_is_reported_and_the_others_go_on(place, tmp_path):
+    other = {"name": "gone", "train": str(tmp_path / "gone.csv"), "validation": str(place / "validation.csv")}
+    whole = {n: str(place / f"{n}.csv") for n in ("train", "validation", "test")}
+    file = study(place, tmp_path, tasks=[other, {"name": "mine", **whole}], retrain=False)
+    outcome = undertow("experiment", file)
+    assert outcome.code == 1
+    assert "tiny gone uniform 0.2 seed 0: " in outcome.out
+    assert "gone.csv" in outcome.out
+    assert "1 of 2 cells are done" in outcome.said
+    assert "--retry" in outcome.out
+    assert "Traceback" not in outcome.out + outcome.err
+    again = undertow("experiment", file)  # passed over, and said again
+    assert again.code == 1
+    shutil.copy(place / "train.csv", tmp_path / "gone.csv")
+    assert undertow("experiment", file, "--retry").code == 0
+
+
+def test_status_computes_nothing(place, tmp_path, copied):
+    file = study(place, tmp_path / "new", seeds=[0, 1])
+    outcome = undertow("experiment", file, "--status")
+    assert outcome.code == 0
+    assert "0 of 2 cells are done" in outcome.said
+    assert not (tmp_path / "new" / "grid").exists()
+    more = study(place, copied, seeds=[0, 1, 2])
+    outcome = undertow("experiment", more, "--status")
+    assert "2 of 3 cells are done, " in outcome.said
+    assert "left" in outcome.said
+
+
+def test_a_cell_that_another_process_holds_is_left_to_it(place, tmp_path):
+    file = study(place, tmp_path, retrain=False)
+    cell, folder = cells(read_study(file))[0], tmp_path / "grid"
+    folder.mkdir()
+    (folder / "study.json").write_text("{}")
+    with lock_of(cell, folder).acquire(timeout=0):
+        outcome = undertow("experiment", file)
+        assert "another process is at it" in outcome.err
+        assert not (cell.folder(folder) / "run").exists()
+    assert outcome.code == 0
+
+
+def test_jobs_through_submitit(place, tmp_path):
+    file = study(place, tmp_path, retrain=False)
+    jobs = launch(read_study(file), tmp_path / "grid", "local")
+    assert len(jobs) == 1
+    wait(jobs)
+    assert undertow("experiment", file, "--status").code == 0
+    assert len(pd.read_parquet(tmp_path / "grid" / "results.parquet")) == 2 * 2 * 3 + 2
+    assert launch(read_study(file), tmp_path / "grid", "local") == []
+
+
+@pytest.mark.parametrize("kind", ["pairs", "doubt", "words", "duplicates"])
+def test_kinds_of_noise(kind, place, tmp_path):
+    file = study(place, tmp_path, noise=[{"kind": kind, "rate": 0.2}], retrain=False, estimators=["cosine"])
+    outcome = undertow("experiment", file)
+    assert outcome.code == 0, outcome.out
+    table = pd.read_parquet(tmp_path / "grid" / "results.parquet")
+    assert set(table["noise"]) == {kind}
+    assert table["ndr30"].notna().all()
+
+
+def test_clean_data_has_nothing_to_find(place, tmp_path):
+    file = study(place, tmp_path, noise=[{"kind": "uniform", "rate": 0}], estimators=["cosine"])
+    assert undertow("experiment", file).code == 0
+    table = pd.read_parquet(tmp_path / "grid" / "results.parquet")
+    assert table["ndr30"].isna().all()
+    assert "oracle" not in set(table["estimator"])
+
+
+def test_really_noisy_data(place, tmp_path):
+    rows = tiny.rows(60, seed=1)
+    rows["true"] = rows["label"]
+    rows.loc[:9, "label"] = np.where(rows.loc[:9, "label"] == "praise", "blame", "praise")
+    tiny.write(rows, tmp_path / "noisy.csv")
+    task = {"name": "mine", "train": str(tmp_path / "noisy.csv"), "validation": str(place / "validation.csv")}
+    task |= {"test": str(place / "test.csv"), "label_column": "label", "true_label_column": "true"}
+    file = study(place, tmp_path, tasks=[task], noise=[{"kind": "column"}], retrain=False, estimators=["cosine"])
+    outcome = undertow("experiment", file)
+    assert outcome.code == 0, outcome.out
+    done = next((tmp_path / "grid" / "cells").glob("*/done.json"))
+    assert yaml.safe_load(done.read_text())["planted"] == 10
+
+
+def test_every_fault_is_named_with_its_line(tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text(
+        "models: {a: b}\n"
+        "tasks: [sst2, unknown]\n"
+        "noise:\n"
+        "  - {kind: uniform, rate: 1.5}\n"
+        "estimators: [tracin, shapley]\n"
+        "colour: red\n"
+        "cuts: [2]\n"
+        "training: {lr: 3}\n"
+    )
+    outcome = undertow("experiment", file)
+    assert outcome.code == 2
+    for words in (
+        "has 6 faults",
+        "Line 2: tasks.1",
+        "Line 4: noise.0.rate (1.5)",
+        "Line 5: estimators",
+        "'shapley'",
+        "Line 6: there is no 'colour'",
+        "Line 7: cuts",
+        "Line 8: training",
+    ):
+        assert words in outcome.complaint
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("models: [a\n", "is not valid YAML"),
+        ("- a\n", "holds list and not names with values"),
+        ("models: !!python/object/apply:os.system [ls]\ntasks: [sst2]\n", "is not valid YAML"),
+        ("models: {}\ntasks: [sst2]\n", "models"),
+        ("tasks: [sst2]\n", "models is missing"),
+        ("models: {a: b}\ntasks: [sst2, sst2]\n", "holds sst2 twice"),
+        ("models: {a: b}\ntasks: [sst2]\nnoise: [{kind: transition}]\n", "transition: is given with"),
+        ("models: {a: b}\ntasks: [sst2]\nnoise: [{kind: column}]\n", "true_label_column"),
+    ],
+)
+def test_bad_files(text, expected, tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    outcome = undertow("experiment", file)
+    assert outcome.code == 2
+    assert expected in outcome.complaint
+
+
+@pytest.mark.parametrize("name", ["paper", "small"])
+def test_templates(name, tmp_path):
+    file = tmp_path / "made.yaml"
+    outcome = undertow("experiment", file, "--template", name)
+    assert outcome.code == 0
+    asked = read_study(file)
+    assert asked.name == name
+    if name == "paper":
+        assert len(cells(asked)) == 4 * 8 * 10
+        assert (asked.samples, asked.validation, asked.training["epochs"]) == (4500, 1000, 10)
+        assert next(t for t in asked.tasks if t.name == "rte").training == {"learning_rate": 1e-3}
+    before = file.read_bytes()
+    outcome = undertow("experiment", file, "--template", name)
+    assert outcome.code == 2
+    assert "is not overwritten" in outcome.complaint
+    assert file.read_bytes() == before
+    assert undertow("experiment", "--template", name).out == before.decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "takes the YAML file of a study"),
+        (("gone.yaml",), "gone.yaml cannot be read"),
+        (("--template", "large"), "--template large is not known"),
+    ],
+)
+def test_bad_calls(arguments, expected):
+    outcome = undertow("experiment", *arguments)
+    assert outcome.code == 2
+    assert expected in outcome.complaint
+
+
+def test_a_folder_of_something_else_is_left_alone(place, tmp_path):
+    file = study(place, tmp_path)
+    (tmp_path / "grid").mkdir()
+    (tmp_path / "grid" / "mine.txt").write_text("mine")
+    outcome = undertow("experiment", file)
+    assert outcome.code == 2
+    assert "nothing in it is touched" in outcome.complaint
+    assert [p.name for p in (tmp_path / "grid").iterdir()] == ["mine.txt"]
+
+
+def test_an_unknown_launcher(place, tmp_path):
+    outcome = undertow("experiment", study(place, tmp_path), "--launcher", "carrier pigeon")
+    assert outcome.code == 2
+    assert "Known are: slurm, local" in outcome.complaint
+
+
+def test_a_cluster_that_is_not_there(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    outcome = undertow("experiment", study(place, tmp_path), "--launcher", "slurm")
+    assert outcome.code == 2
+    assert "sbatch must be there" in outcome.complaint

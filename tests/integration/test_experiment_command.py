@@ -1,5 +1,6 @@
 """``undertow experiment``: a grid of tiny cells, killed, changed, broken and looked at."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from undertow.errors import TrainingError
 from undertow.pipeline.scorer import Scorer, Scoring
 from undertow.study.cells import cells
 from undertow.study.experiment import lock_of
@@ -335,3 +337,69 @@ def test_a_cluster_that_is_not_there(place, tmp_path, monkeypatch):
     outcome = undertow("experiment", study(place, tmp_path), "--launcher", "slurm")
     assert outcome.code == 2
     assert "sbatch must be there" in outcome.complaint
+
+
+def test_changed_content_is_computed_anew_and_moved_content_is_not(place, tmp_path):
+    def grid(folder: Path, model: str) -> list[str]:
+        whole = {n: str(folder / f"{n}.csv") for n in ("train", "validation", "test")}
+        file = study(place, tmp_path, tasks=[{"name": "mine", **whole}], models={"tiny": model})
+        return [cell.key for cell in cells(read_study(file))]
+
+    for copy in ("here", "there", "changed"):
+        shutil.copytree(place, tmp_path / copy)
+    rows = pd.read_csv(place / "train.csv")
+    rows.loc[0, "text"] += " indeed"
+    rows.to_csv(tmp_path / "changed" / "train.csv", index=False)
+    given = grid(tmp_path / "here", str(tmp_path / "here" / "bert"))
+    assert grid(tmp_path / "there", str(tmp_path / "there" / "bert")) == given
+    assert grid(tmp_path / "changed", str(tmp_path / "here" / "bert")) != given
+    tiny.save_bert(tmp_path / "changed" / "bert", seed=1)
+    assert grid(tmp_path / "here", str(tmp_path / "changed" / "bert")) != given
+
+
+@pytest.mark.parametrize("how", ["plain", "passed on", "in words"])
+def test_a_full_disk_ends_the_study_and_the_same_command_goes_on(how, place, tmp_path, monkeypatch):
+    from undertow.study import running
+
+    def fail(*_: object, **__: object) -> None:
+        if how == "in words":
+            raise RuntimeError("I/O error: No space left on device (os error 28)")
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            if how == "plain":
+                raise
+            raise ValueError("could not save") from error
+
+    file = study(place, tmp_path, seeds=[0, 1], retrain=False)
+    real = running.harms
+    monkeypatch.setattr(running, "harms", fail)
+    outcome = undertow("experiment", file)
+    assert outcome.code == 2
+    assert "is full" in outcome.complaint
+    assert not list((tmp_path / "grid").rglob("failed.json"))
+    monkeypatch.setattr(running, "harms", real)
+    assert undertow("experiment", file).code == 0
+
+
+def test_a_training_that_diverges_leaves_the_rest_of_its_cell(place, tmp_path, monkeypatch):
+    from undertow.study import retraining
+
+    real = retraining.fine_tune_step
+
+    def diverge(start, train, *arguments, **options):
+        if len(train) == 48:  # without the planted rows: the oracle
+            raise TrainingError("The loss is NaN.")
+        return real(start, train, *arguments, **options)
+
+    file = study(place, tmp_path)
+    monkeypatch.setattr(retraining, "fine_tune_step", diverge)
+    outcome = undertow("experiment", file)
+    assert outcome.code == 1
+    assert "1 of 5 trainings diverged: The loss is NaN." in outcome.out
+    table = pd.read_parquet(tmp_path / "grid" / "results.parquet")
+    assert table.loc[table["cut"].notna() & table["accuracy"].isna(), "estimator"].tolist() == ["oracle"]
+    assert table["accuracy"].notna().sum() == 4
+    monkeypatch.setattr(retraining, "fine_tune_step", real)
+    assert undertow("experiment", file, "--retry").code == 0
+    assert pd.read_parquet(tmp_path / "grid" / "results.parquet")["accuracy"].notna().sum() == 5

@@ -80,6 +80,9 @@ def audit_command(
     alpha: Annotated[float | None, _option("alpha", "NUMBER")] = None,
     dropout: Annotated[float | None, _option("dropout", "SHARE")] = None,
     target_modules: Annotated[list[str] | None, _option("target_modules", "NAME", "; repeat or join by commas")] = None,
+    accumulate: Annotated[int | None, _option("accumulate", "N")] = None,
+    mixed_precision: Annotated[str | None, _option("mixed_precision", "NAME", ": no, bf16 or fp16")] = None,
+    report_to: Annotated[list[str] | None, _option("report_to", "NAME", "; repeat or join by commas")] = None,
     seed: Annotated[int | None, _option("seed", "N")] = None,
     device: Annotated[str | None, _option("device", "NAME")] = None,
     memory: Annotated[float | None, _option("memory", "GB")] = None,
@@ -113,7 +116,10 @@ def told_settings(told: Mapping[str, Any]) -> AuditSettings:
     """The settings that options of the command line ask for; what was not given keeps its default."""
     fields = {name: value for name, value in told.items() if name in _FIELDS}
     fields |= {"estimators": told["estimator"], "baselines": told["baseline"]}
-    lists = {name: _joined(fields[name]) for name in ("estimators", "baselines", "target_modules", "track", "only")}
+    lists = {
+        name: _joined(fields[name])
+        for name in ("estimators", "baselines", "target_modules", "report_to", "track", "only")
+    }
     return settings_from({name: value for name, value in {**fields, **lists}.items() if value is not None})
 
 

@@ -19,7 +19,7 @@ from undertow.models.loading import prepare_tokenizer
 from undertow.pipeline.ranks import alone
 from undertow.pipeline.settings import AuditSettings
 from undertow.progress import Reporter, Silent
-from undertow.training.finetune import Finetuned, fine_tune, forget_checkpoints, training_steps
+from undertow.training.finetune import Finetuned, check_training, fine_tune, forget_checkpoints, training_steps
 from undertow.training.lora import attach_lora
 
 # Gives a fresh model at the common starting point of all fine-tunings.
@@ -156,6 +156,7 @@ def check_libraries(settings: AuditSettings) -> None:
     Raises:
         ConfigError: with the line that installs what is missing.
     """
+    check_training(settings, device_of(settings))
     if needing(settings.estimators, "model"):
         from undertow.influence.ekfac import check_library
 

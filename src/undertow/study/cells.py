@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from undertow.study.config import Noise, Study, Task
+from undertow.study.content import content, task_content
 
 # Raised when a stage would come out differently for the same study: what it kept before is then computed anew.
 VERSIONS = {"audit": 1, "measures": 1, "retraining": 1}
@@ -45,12 +46,12 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """Folder of the cell: names, and a hash of all that its fine-tuning and influence depend on."""
+        """Folder of the cell: names, and a hash of all its fine-tuning and influence depend on, content of files too."""
         s = self.study
         depends = {
-            "model": s.models[self.model],
-            "data": s.data,
-            "task": self.task.model_dump(mode="json"),
+            "model": content(s.models[self.model]),
+            "data": task_content(s, self.task),
+            "task": self.task.model_dump(mode="json", exclude={"train", "validation", "test", "training"}),
             "noise": self.noise.model_dump(mode="json"),
             "sizes": [s.samples, s.validation, s.test, s.accuracy_on],
             "training": self.training,

@@ -13,7 +13,8 @@ from undertow.errors import ConfigError, RunFolderError, UndertowError
 from undertow.progress import Reporter, Silent
 from undertow.study.cells import Cell, cells
 from undertow.study.config import Study
-from undertow.study.marks import TABLES, facts, failure, is_done, note_failure
+from undertow.study.disk import is_full_disk
+from undertow.study.marks import TABLES, facts, failure, is_done, is_measured, note_failure
 from undertow.study.reading import read_study
 
 STUDY = "study.json"
@@ -89,12 +90,12 @@ def attempt(cell: Cell, folder: Path, show: Reporter) -> None:
 
     try:
         run_cell(cell, folder, show)
-    except RunFolderError as error:
-        if "is full" in str(error):
-            raise
-        note_failure(cell, folder, error)
-        show.say(f"{cell.label} failed: {error}")
     except Exception as error:  # a cell must not take the others with it; the note says what to mend
+        if is_full_disk(error):  # the others would fail likewise, and there is no room for a note
+            raise RunFolderError(
+                f"The disk that {folder} is on is full. Nothing that was finished is lost: make room, or move the "
+                "folder, and the same command goes on."
+            ) from error
         note_failure(cell, folder, error, "" if isinstance(error, UndertowError) else traceback.format_exc())
         show.say(f"{cell.label} failed: {error}")
 
@@ -147,9 +148,9 @@ def lock_of(cell: Cell, folder: Path) -> FileLock:
 
 
 def gather(study: Study, folder: Path) -> dict[str, pd.DataFrame]:
-    """Put the tables of all finished cells together, and write them to the folder of the study."""
+    """Put the tables of all measured cells together, and write them to the folder of the study."""
     tables = {}
-    done = [c.folder(folder) for c in cells(study) if is_done(c, folder)]
+    done = [c.folder(folder) for c in cells(study) if is_measured(c, folder)]
     for name in TABLES:
         parts = [pd.read_parquet(cell / f"{name}.parquet") for cell in done]
         parts = [p for p in parts if len(p)]

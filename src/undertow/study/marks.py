@@ -13,6 +13,11 @@ TABLES = ("results", "layers", "agreement", "costs")
 
 def is_done(cell: Cell, out: Path) -> bool:
     """Whether all that the study asks of a cell is there."""
+    return is_measured(cell, out) and not facts(cell, out).get("diverged")
+
+
+def is_measured(cell: Cell, out: Path) -> bool:
+    """Whether its tables are there, though trainings of it may have diverged."""
     kept = facts(cell, out)
     return bool(kept.get("measures") == cell.measures_key and kept.get("retrained") == acts_on(cell))
 

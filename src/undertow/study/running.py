@@ -1,6 +1,5 @@
 """One cell from its data to its measures; every part is kept, and a part that is there is not computed again."""
 
-import errno
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from undertow.data import Planted
-from undertow.errors import RunFolderError
+from undertow.errors import TrainingError
 from undertow.models.loading import with_adapter
 from undertow.pipeline.audit import audit
 from undertow.pipeline.model import Candidate, describe_model, load_candidate
@@ -21,7 +20,7 @@ from undertow.study.cells import Cell
 from undertow.study.marks import RUN, TABLES, is_done, note_done
 from undertow.study.measuring import Choice, detection_rows, harms, layer_rows
 from undertow.study.planting import planted_rows
-from undertow.study.retraining import Removal, distinct, removals, result_file, retrained
+from undertow.study.retraining import MEASURES, Removal, distinct, removals, result_file, retrained
 from undertow.study.tasks import TaskData, task_data
 
 
@@ -39,49 +38,44 @@ def run_cell(cell: Cell, out: Path, show: Reporter) -> None:
     """Compute a cell, or what is missing of it, and write its tables.
 
     Raises:
-        UndertowError: when its data, model or training cannot be used.
-        RunFolderError: when the disk is full.
+        UndertowError: when its data, model or training cannot be used; where only trainings without some rows diverged,
+            after all else is written.
     """
     folder = cell.folder(out)
     if is_done(cell, out):
         return
     start = time.perf_counter()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        ready = prepare(cell, show)
-        result = audit(
-            cell.study.models[cell.model],
-            ready.planted.samples,
-            ready.data.selection,
-            queries=ready.data.queries,
-            out=folder / RUN,
-            settings=ready.settings,
-            progress=show,
-        )
-        found = harms(cell, folder / RUN)
-        planted = ready.planted.planted
-        results = detection_rows(cell, found, planted)
-        layers, between = layer_rows(cell, folder / RUN, planted)
-        made = removals(cell, found, planted)
-        measured = _retrain(cell, folder, ready, made, show)
-        results = with_accuracies(cell, results, made, measured)
-        costs = _costs(cell, result.manifest)
-        for name, table in zip(TABLES, (results, layers, between, costs), strict=True):
-            _write(table, folder / f"{name}.parquet")
-        told = {
-            "seconds": time.perf_counter() - start,
-            "rows": len(planted),
-            "planted": int(planted.sum()),
-            "tested_on": ready.data.tested_on,
-        }
-        note_done(cell, out, told)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise RunFolderError(
-            f"The disk that {out} is on is full. Nothing that was finished is lost: make room, and the same command "
-            "goes on."
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    ready = prepare(cell, show)
+    result = audit(
+        cell.study.models[cell.model],
+        ready.planted.samples,
+        ready.data.selection,
+        queries=ready.data.queries,
+        out=folder / RUN,
+        settings=ready.settings,
+        progress=show,
+    )
+    found = harms(cell, folder / RUN)
+    planted = ready.planted.planted
+    results = detection_rows(cell, found, planted)
+    layers, between = layer_rows(cell, folder / RUN, planted)
+    made = removals(cell, found, planted)
+    measured, diverged = _retrain(cell, folder, ready, made, show)
+    results = with_accuracies(cell, results, made, measured)
+    costs = _costs(cell, result.manifest)
+    for name, table in zip(TABLES, (results, layers, between, costs), strict=True):
+        _write(table, folder / f"{name}.parquet")
+    told = {
+        "seconds": time.perf_counter() - start,
+        "rows": len(planted),
+        "planted": int(planted.sum()),
+        "tested_on": ready.data.tested_on,
+        "diverged": len(diverged),
+    }
+    note_done(cell, out, told)
+    if diverged:
+        raise TrainingError(f"{len(diverged)} of {len(list(distinct(made)))} trainings diverged: {diverged[0]}")
 
 
 def settings_of(cell: Cell) -> AuditSettings:
@@ -112,23 +106,27 @@ def prepare(cell: Cell, show: Reporter) -> Ready:
 
 def _retrain(
     cell: Cell, folder: Path, ready: Ready, made: list[Removal], show: Reporter
-) -> Mapping[bytes, dict[str, float]]:
-    """Results by the rows removed."""
+) -> tuple[Mapping[bytes, dict[str, float]], list[str]]:
+    """Results by the rows removed, NaN where the training diverged, and what those trainings said."""
     if not made:
-        return {}
+        return {}, []
     sides = (ready.planted.samples, ready.data.selection, ready.data.test)
     audited = None
     todo = list(distinct(made))
     if not result_file(folder, np.zeros(len(ready.planted.planted), dtype=bool)).is_file():
         classes = len(ready.planted.samples.classes)
         audited = with_adapter(ready.candidate.start.base(), folder / RUN / "adapter", classes)
-    found = {}
+    found, diverged = {}, []
     for number, removal in enumerate(todo, start=1):
         show.say(f"{cell.label}: retraining {number} of {len(todo)}")
-        found[removal.rows.tobytes()] = retrained(
-            folder, removal, ready.candidate.start, sides, ready.candidate.settings, show, audited=audited
-        )
-    return found
+        try:
+            found[removal.rows.tobytes()] = retrained(
+                folder, removal, ready.candidate.start, sides, ready.candidate.settings, show, audited=audited
+            )
+        except TrainingError as error:  # the other choices are not to be lost with this one
+            diverged.append(str(error))
+            found[removal.rows.tobytes()] = dict.fromkeys(MEASURES, np.nan)
+    return found, diverged
 
 
 def with_accuracies(

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer import TRAINER_STATE_NAME
 
 from undertow.data.tokenize import Encoded, pad_batch
-from undertow.errors import TrainingError
+from undertow.errors import ConfigError, TrainingError
 from undertow.models.kernels import QuickLinear
 from undertow.models.quiet import quiet_loading
 from undertow.training.checkpoints import CheckpointRecorder
@@ -82,6 +82,7 @@ class _Trainer(Trainer):  # type: ignore[misc]
 
     def __init__(self, *, dynamics: DynamicsRecorder, **options: Any) -> None:
         super().__init__(**options)
+        self.model_accepts_loss_kwargs = False  # ours is a mean over the batch, to be averaged over those of a step
         self.dynamics = dynamics
 
     def _get_train_sampler(self, train_dataset: _Rows | None = None) -> LengthBucketSampler:
@@ -134,7 +135,27 @@ class _Follower(TrainerCallback):  # type: ignore[misc]
 
 def training_steps(rows: int, config: FinetuneConfig) -> int:
     """Optimiser steps of a fine-tuning."""
-    return config.epochs * -(-rows // config.batch_size)
+    return config.epochs * -(-rows // (config.batch_size * config.accumulate))
+
+
+def check_training(config: FinetuneConfig, device: str) -> None:
+    """Make sure that a fine-tuning can compute and report as it is told to.
+
+    Raises:
+        ConfigError: says what is not possible here, and what is.
+    """
+    if config.mixed_precision == "fp16" and device == "cpu":
+        raise ConfigError("--mixed-precision fp16 needs a GPU, and this is a CPU. Use bf16, or no.")
+    if config.report_to:
+        from transformers.integrations import get_available_reporting_integrations
+
+        there = sorted(get_available_reporting_integrations())
+        missing = [name for name in config.report_to if name not in there]
+        if missing:
+            raise ConfigError(
+                f"--report-to {', '.join(missing)} is not installed or not known. Installed here: "
+                f"{', '.join(there) or 'none'}. Install its package, or leave it out."
+            )
 
 
 def fine_tune(
@@ -230,7 +251,10 @@ def _arguments(train: Encoded, config: FinetuneConfig, folder: Path, device: str
         greater_is_better=False,
         prediction_loss_only=True,
         remove_unused_columns=False,
-        report_to="none",
+        report_to=list(config.report_to) or "none",
+        gradient_accumulation_steps=config.accumulate,
+        bf16=config.mixed_precision == "bf16",
+        fp16=config.mixed_precision == "fp16",
         disable_tqdm=True,
         seed=config.seed,
         data_seed=config.seed,

@@ -15,8 +15,9 @@ from undertow.study.tables import Left, check_names, slug
 from undertow.study.writing import write_file
 
 _ROLES = ("flagged", "planted", *CURVE_COLOURS, "neutral")
-# More lines than colours could not be told apart.
-LINES = len(_ROLES)
+# What tells lines and points apart once the colours begin again.
+_DASHES = ([1, 0], [6, 3], [2, 2])
+_SHAPES = ("circle", "square", "triangle-up")
 
 Figures = dict[str, str]
 
@@ -125,15 +126,14 @@ def _lines_of(part: pd.DataFrame) -> pd.Series:
 
 
 def _rows(part: pd.DataFrame, x: str, y: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """The points of the first lines that colours can tell apart, and the names of the lines."""
+    """The points, and the names of the lines that they are on."""
     named = _lines_of(part)
-    names = list(dict.fromkeys(named))[:LINES]
+    names = list(dict.fromkeys(named))
     low, high = (part[f"{y}_{end}"] if f"{y}_{end}" in part else part[y] for end in ("low", "high"))
     points = zip(named, part[x].tolist(), part[y].tolist(), low.tolist(), high.tolist(), strict=True)
     rows = [
         {"name": short_name(name), "x": at, "y": finite(value), "low": finite(a), "high": finite(b)}
         for name, at, value, a, b in points
-        if name in names
     ]
     return rows, [short_name(name) for name in names]
 
@@ -160,15 +160,29 @@ def _lines(rows: list[dict[str, Any]], names: list[str], x: Any, title: str) -> 
     """Lines with their intervals."""
     import altair as alt
 
-    colours = alt.Scale(domain=names, range=[LIGHT[role] for role in _ROLES[: len(names)]])
-    colour = alt.Color("name:N", scale=colours, legend=alt.Legend(symbolType="stroke", columns=3))
+    colour = alt.Color("name:N", scale=_colours(names), legend=alt.Legend(symbolType="stroke", columns=3))
+    dash = alt.StrokeDash("name:N", scale=_cycle(names, _DASHES), legend=None)
     scale = alt.Scale(zero=False, padding=12)
     y = alt.Y("y:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5))
     base = chart_of(rows)
     rules = base.mark_rule(opacity=0.4, strokeWidth=3).encode(
         x=x, y=alt.Y("low:Q", scale=scale, title=title), y2="high:Q"
     )
-    return rules.encode(color=colour) + base.mark_line(point=True).encode(x=x, y=y, color=colour)
+    return rules.encode(color=colour) + base.mark_line(point=True).encode(x=x, y=y, color=colour, strokeDash=dash)
+
+
+def _colours(names: list[str]) -> Any:
+    """The colours in turn; when they begin again, dashes or shapes differ."""
+    import altair as alt
+
+    return alt.Scale(domain=names, range=[LIGHT[_ROLES[i % len(_ROLES)]] for i in range(len(names))])
+
+
+def _cycle(names: list[str], kinds: Sequence[Any]) -> Any:
+    """One kind for as many names as there are colours, then the next."""
+    import altair as alt
+
+    return alt.Scale(domain=names, range=[kinds[i // len(_ROLES) % len(kinds)] for i in range(len(names))])
 
 
 def _reference(value: float) -> Any:
@@ -183,7 +197,6 @@ def _points(part: pd.DataFrame) -> str:
     import altair as alt
 
     rows, names = _rows(part.drop(columns=["noise", "rate"]), "ndr30", "accuracy")
-    colours = alt.Scale(domain=names, range=[LIGHT[role] for role in _ROLES[: len(names)]])
     scale = alt.Scale(zero=False, padding=8)
     axis = alt.Axis(format=".0%", tickCount=5)
     chart = (
@@ -192,7 +205,8 @@ def _points(part: pd.DataFrame) -> str:
         .encode(
             x=alt.X("x:Q", title="NDR@30", scale=scale, axis=alt.Axis(tickCount=5)),
             y=alt.Y("y:Q", title="accuracy after retraining", scale=scale, axis=axis),
-            color=alt.Color("name:N", scale=colours, legend=alt.Legend(columns=3)),
+            color=alt.Color("name:N", scale=_colours(names), legend=alt.Legend(columns=3)),
+            shape=alt.Shape("name:N", scale=_cycle(names, _SHAPES), legend=alt.Legend(columns=3)),
         )
     )
     return svg_of(chart, f"Accuracy after retraining against NDR@30, {len(rows)} points of: {', '.join(names)}.")

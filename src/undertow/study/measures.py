@@ -24,7 +24,7 @@ def cancellation(study: Frames, *, times: int = 1000) -> pd.DataFrame:
     """
     known = study.layers.drop_duplicates([*CELL, "layers"])
     known = known[known["cancellation"].notna()]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for model, of_model in known.groupby("model", sort=False):
         scored, outcome = study.outcomes(str(model))
         means = scored[scored["how"] == MEAN].groupby([*BLOCK, "layers"])[outcome].mean().rename("outcome")
@@ -133,7 +133,7 @@ def _controls(study: Frames) -> pd.DataFrame:
 
 def costs(study: Frames, *, times: int = 1000) -> pd.DataFrame:
     """Seconds of each stage over the cells of a model, all of them together, and the highest memory."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for keys, part in study.costs.groupby(["model", "stage"], sort=False):
         model, stage = keys
         rows.append(

@@ -23,6 +23,9 @@ DIFFER = (
     "order of groups and in signs, not in digits."
 )
 
+# Texts by model and what a table is about.
+_Side = dict[tuple[str, ...], str]
+
 
 def published() -> pd.DataFrame:
     """The published numbers: measure, model, estimator, layers, aggregation, value; "" where one does not apply."""
@@ -64,9 +67,9 @@ def beside(study: Frames, *, times: int = 1000) -> list[Table]:
 
 def _beside_ranks(study: Frames, times: int) -> pd.DataFrame:
     told = _wide(published(), ["statistical_rank", "win_rate"], ["estimator", "layers"])
-    theirs = {key: f"{int(row['statistical_rank'])} ({fixed(row['win_rate'], 2)})" for key, row in told.items()}
+    theirs: _Side = {key: f"{int(row['statistical_rank'])} ({fixed(row['win_rate'], 2)})" for key, row in told.items()}
     found = layer_ranks(study, times=times)
-    ours = {
+    ours: _Side = {
         (row["model"], row["estimator"], row["group"]): f"{row['statistical_rank']} ({fixed(row['win_rate'], 2)})"
         for row in found.to_dict("records")
     }
@@ -77,9 +80,9 @@ def _beside_proxies(study: Frames, times: int) -> pd.DataFrame:
     known = published()
     known = known[known["measure"].str.startswith("rho_")]
     keys = known[["model", "aggregation", "estimator", "measure"]].itertuples(index=False, name=None)
-    theirs = {key: fixed(value, 1) for key, value in zip(keys, known["value"], strict=True)}
+    theirs: _Side = {key: fixed(value, 1) for key, value in zip(keys, known["value"], strict=True)}
     roles = _roles(study)
-    ours = {
+    ours: _Side = {
         (row["model"], roles[row["aggregation"]], row["estimator"], f"rho_{row['proxy']}"): fixed(row["within"], 2)
         for row in proxies(study, times=times).to_dict("records")
         if row["aggregation"] in roles
@@ -89,9 +92,9 @@ def _beside_proxies(study: Frames, times: int) -> pd.DataFrame:
 
 def _beside_cancellation(study: Frames, times: int) -> pd.DataFrame:
     told = _wide(published(), ["cancellation", "cancellation_std", "cancellation_rho"], ["layers"])
-    theirs = {key: _spread(*(row.get(name, np.nan) for name in _PARTS)) for key, row in told.items()}
+    theirs: _Side = {key: _spread(*(row.get(name, np.nan) for name in _PARTS)) for key, row in told.items()}
     found = cancellation(study, times=times)
-    ours = {
+    ours: _Side = {
         (row["model"], row["group"]): _spread(row["mean"], row["std"], row["rho"]) for row in found.to_dict("records")
     }
     return _side_by_side(theirs, ours, ["layers"])
@@ -103,11 +106,11 @@ _PARTS = ("cancellation", "cancellation_std", "cancellation_rho")
 def _beside_places(study: Frames) -> pd.DataFrame:
     known = published()
     known = known[known["measure"].isin(["place", "best_win_rate"])]
-    theirs = {
+    theirs: _Side = {
         (row["model"], row["measure"], row["aggregation"]): f"{row['value']:g}" for row in known.to_dict("records")
     }
     roles = _roles(study)
-    ours = {}
+    ours: _Side = {}
     for row in places(study).to_dict("records"):
         if row["aggregation"] in roles:
             role = roles[row["aggregation"]]
@@ -140,9 +143,7 @@ def _spread(mean: float, std: float, rho: float) -> str:
     return f"{told} ({fixed(rho, 1)})" if np.isfinite(rho) else told
 
 
-def _side_by_side(
-    theirs: dict[tuple[str, ...], str], ours: dict[tuple[str, ...], str], names: list[str]
-) -> pd.DataFrame:
+def _side_by_side(theirs: _Side, ours: _Side, names: list[str]) -> pd.DataFrame:
     """A row a key that both sides have for any model, a column a model, the published ones first.
 
     The keys of both are a model and the values of ``names``.
@@ -160,5 +161,5 @@ def _side_by_side(
     return pd.DataFrame(table | {name: [told.get(key, MISSING) for key in rows] for name, told in columns.items()})
 
 
-def _models(keys: dict[tuple[str, ...], str]) -> list[str]:
+def _models(keys: _Side) -> list[str]:
     return list(dict.fromkeys(key[0] for key in keys))

@@ -1,6 +1,7 @@
 """Tables that rank: layer groups, aggregations, and measures that need no retraining."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ def layer_ranks(study: Frames, how: str = MEAN, *, times: int = 1000) -> pd.Data
     Blocks are task, noise, rate and seed. The outcome is accuracy after retraining, or NDR@30 for a model of which
     nothing was retrained. Estimators of word embeddings alone stand among the groups of the estimator they come from.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for model, name, part, outcome in _by_estimator(study, how):
         found = scores_of(part, outcome, "group")
         if found.scores.shape[1] < 2:
@@ -55,7 +56,7 @@ def aggregation_gains(study: Frames, *, times: int = 1000) -> pd.DataFrame:
     blocks in which the aggregation beats the mean, ties half; p is Wilcoxon's, corrected by Holm over the
     aggregations of a model and estimator.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for model, name, part, outcome in _by_estimator(study):
         found = scores_of(part, outcome, ["how", "group"])
         if found.scores.empty or MEAN not in found.scores.columns.get_level_values("how"):
@@ -68,11 +69,12 @@ def aggregation_gains(study: Frames, *, times: int = 1000) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _gains(scores: pd.DataFrame, over: str, times: int) -> list[dict[str, object]]:
+def _gains(scores: pd.DataFrame, over: str, times: int) -> list[dict[str, Any]]:
     hows = [how for how in scores.columns.get_level_values("how").unique() if how != MEAN]
-    values, groups = {}, {}
+    values: dict[str, pd.Series] = {}
+    groups: dict[str, str] = {}
     for how in [MEAN, *hows]:
-        of_how = scores.xs(how, axis=1, level="how")
+        of_how = pd.DataFrame(scores.xs(how, axis=1, level="how"))
         groups[how] = str(of_how.mean().idxmax()) if over == "best" else ""
         values[how] = of_how[groups[how]] if over == "best" else of_how.mean(axis=1)
     pairs = {how: pd.DataFrame({how: values[how], MEAN: values[MEAN]}) for how in hows}
@@ -96,7 +98,7 @@ def places(study: Frames, estimator: str = "tracin", layers: str = "head") -> pd
 
     Beside it the highest win rate that any of them has.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for model in study.models:
         known, outcome = study.outcomes(model)
         for how in aggregations(study):
@@ -124,7 +126,7 @@ def proxies(study: Frames, *, times: int = 1000) -> pd.DataFrame:
     ``within`` is the mean over blocks of the correlation within each; ``overall`` takes all blocks together.
     """
     known = study.layers[[*CELL, "estimator", "layers", "cancellation"]]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for how in aggregations(study):
         for model, name, part, outcome in _by_estimator(study, how):
             if outcome != "accuracy":

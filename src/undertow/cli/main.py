@@ -12,9 +12,11 @@ from undertow.cli.audit import audit_command
 from undertow.cli.compare import compare_command
 from undertow.cli.demo import demo_command
 from undertow.cli.experiment import experiment_command
+from undertow.cli.figures import figures_command
 from undertow.cli.layers import layers_command
 from undertow.cli.plan import plan_command
 from undertow.cli.score import score_command
+from undertow.cli.tables import tables_command
 from undertow.errors import UndertowError
 from undertow.pipeline.ranks import current_ranks
 
@@ -36,6 +38,8 @@ app.command("score")(score_command)
 app.command("layers")(layers_command)
 app.command("compare")(compare_command)
 app.command("experiment")(experiment_command)
+app.command("tables")(tables_command)
+app.command("figures")(figures_command)
 app.command("demo")(demo_command)
 
 

@@ -1,1 +1,1 @@
-"""Studies: planted noise, influence, retraining over a grid of models, tasks, noise and seeds."""
+"""Studies: planted noise, influence, retraining over a grid of models, tasks, noise and seeds; their tables."""

@@ -1,0 +1,165 @@
+"""Tables that rank: layer groups, aggregations, and measures that need no retraining."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from undertow.metrics.comparison import average_ranks, comparison_table, holm, pairwise_wins, wilcoxon_holm, win_rates
+from undertow.metrics.proxies import proxy_correlation
+from undertow.study.frames import CELL, Complete, Frames, family, mean_interval, scores_of, with_interval
+
+PROXIES = ("ndr30", "auc_ndr", "cancellation")
+MEAN = "mean"
+
+
+def aggregations(study: Frames) -> list[str]:
+    """The aggregations of a study as ``how`` names them, the plain mean first."""
+    hows = [str(how) for how in study.influence["how"].unique()]
+    return sorted(hows, key=lambda how: how != MEAN)
+
+
+def layer_ranks(study: Frames, how: str = MEAN, *, times: int = 1000) -> pd.DataFrame:
+    """Layer groups ranked within each model and estimator, best first.
+
+    Blocks are task, noise, rate and seed. The outcome is accuracy after retraining, or NDR@30 for a model of which
+    nothing was retrained. Estimators of word embeddings alone stand among the groups of the estimator they come from.
+    """
+    rows: list[dict[str, Any]] = []
+    for model, name, part, outcome in _by_estimator(study, how):
+        found = scores_of(part, outcome, "group")
+        if found.scores.shape[1] < 2:
+            continue
+        for group, line in comparison_table(found.scores, times=times).iterrows():
+            mean = mean_interval(found.scores[group], times=times)
+            rows.append(
+                {
+                    **{"model": model, "estimator": name, "group": group, "outcome": outcome},
+                    "blocks": len(found.scores),
+                    "statistical_rank": int(line["statistical_rank"]),
+                    **{key: line[key] for key in _RANKED},
+                    **with_interval("mean", mean),
+                    **_left_out(found),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+_RANKED = ("average_rank", "average_rank_low", "average_rank_high", "win_rate", "win_rate_low", "win_rate_high")
+
+
+def aggregation_gains(study: Frames, *, times: int = 1000) -> pd.DataFrame:
+    """What each aggregation gains over the mean, by its best layer group and on average over the groups.
+
+    The best group of an aggregation is the one of highest mean outcome over all blocks. The win rate is the share of
+    blocks in which the aggregation beats the mean, ties half; p is Wilcoxon's, corrected by Holm over the
+    aggregations of a model and estimator.
+    """
+    rows: list[dict[str, Any]] = []
+    for model, name, part, outcome in _by_estimator(study):
+        found = scores_of(part, outcome, ["how", "group"])
+        if found.scores.empty or MEAN not in found.scores.columns.get_level_values("how"):
+            continue
+        for over in ("best", "mean"):
+            rows += [
+                {"model": model, "estimator": name, "over": over, "outcome": outcome, **row, **_left_out(found)}
+                for row in _gains(found.scores, over, times)
+            ]
+    return pd.DataFrame(rows)
+
+
+def _gains(scores: pd.DataFrame, over: str, times: int) -> list[dict[str, Any]]:
+    hows = [how for how in scores.columns.get_level_values("how").unique() if how != MEAN]
+    values: dict[str, pd.Series] = {}
+    groups: dict[str, str] = {}
+    for how in [MEAN, *hows]:
+        of_how = pd.DataFrame(scores.xs(how, axis=1, level="how"))
+        groups[how] = str(of_how.mean().idxmax()) if over == "best" else ""
+        values[how] = of_how[groups[how]] if over == "best" else of_how.mean(axis=1)
+    pairs = {how: pd.DataFrame({how: values[how], MEAN: values[MEAN]}) for how in hows}
+    p_values = holm(np.array([wilcoxon_holm(pairs[how]).loc[how, MEAN] for how in hows]))
+    return [
+        {
+            "aggregation": how,
+            "group": groups[how],
+            "group_of_mean": groups[MEAN],
+            "blocks": len(scores),
+            **with_interval("difference", mean_interval(values[how] - values[MEAN], times=times)),
+            "win_rate": float(pairwise_wins(pairs[how]).loc[how, MEAN]),
+            "p": float(p),
+        }
+        for how, p in zip(hows, p_values, strict=True)
+    ]
+
+
+def places(study: Frames, estimator: str = "tracin", layers: str = "head") -> pd.DataFrame:
+    """The place by average rank of one estimator and layer group among all of them, under each aggregation.
+
+    Beside it the highest win rate that any of them has.
+    """
+    rows: list[dict[str, Any]] = []
+    for model in study.models:
+        known, outcome = study.outcomes(model)
+        for how in aggregations(study):
+            found = scores_of(known[known["how"] == how], outcome, ["estimator", "layers"])
+            if (estimator, layers) not in found.scores.columns or found.scores.shape[1] < 2:
+                continue
+            ranks = average_ranks(found.scores)
+            place = int((ranks < ranks[(estimator, layers)]).sum()) + 1
+            rows.append(
+                {
+                    **{"model": model, "aggregation": how, "estimator": estimator, "group": layers},
+                    **{"outcome": outcome, "place": place, "of": len(ranks)},
+                    "average_rank": float(ranks[(estimator, layers)]),
+                    "best_win_rate": float(win_rates(found.scores).max()),
+                    "blocks": len(found.scores),
+                    **_left_out(found),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def proxies(study: Frames, *, times: int = 1000) -> pd.DataFrame:
+    """Spearman correlation of measures that need no retraining with accuracy after it, over the layer groups.
+
+    ``within`` is the mean over blocks of the correlation within each; ``overall`` takes all blocks together.
+    """
+    known = study.layers[[*CELL, "estimator", "layers", "cancellation"]]
+    rows: list[dict[str, Any]] = []
+    for how in aggregations(study):
+        for model, name, part, outcome in _by_estimator(study, how):
+            if outcome != "accuracy":
+                continue
+            joined = part.merge(known.drop_duplicates([*CELL, "estimator", "layers"]), how="left")
+            for proxy in PROXIES:
+                both = joined[joined[proxy].notna() & np.isfinite(joined[proxy])]
+                found = scores_of(both, outcome, "group")
+                if found.scores.shape[1] < 2:
+                    continue
+                of_proxy = both.pivot_table(index=found.scores.index.names, columns="group", values=proxy, sort=False)
+                of_proxy = of_proxy.loc[found.scores.index, found.scores.columns]
+                result = proxy_correlation(of_proxy, found.scores, times=times)
+                rows.append(
+                    {
+                        **{"model": model, "estimator": name, "aggregation": how, "proxy": proxy},
+                        **{"blocks": len(found.scores), "configurations": found.scores.shape[1]},
+                        **with_interval("within", result.within),
+                        **with_interval("overall", result.overall),
+                        **_left_out(found),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _by_estimator(study: Frames, how: str | None = None) -> Iterator[tuple[str, str, pd.DataFrame, str]]:
+    """Model, estimator, its rows with the columns family and group, and the outcome they are judged by."""
+    for model in study.models:
+        known, outcome = study.outcomes(model)
+        joined = family(known if how is None else known[known["how"] == how])
+        for name, part in joined.groupby("family", sort=False):
+            yield model, str(name), part, outcome
+
+
+def _left_out(found: Complete) -> dict[str, int]:
+    return {"blocks_left_out": found.blocks_left, "configurations_left_out": found.configurations_left}

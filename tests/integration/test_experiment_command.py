@@ -403,3 +403,46 @@ def test_a_training_that_diverges_leaves_the_rest_of_its_cell(place, tmp_path, m
     monkeypatch.setattr(retraining, "fine_tune_step", real)
     assert undertow("experiment", file, "--retry").code == 0
     assert pd.read_parquet(tmp_path / "grid" / "results.parquet")["accuracy"].notna().sum() == 5
+
+
+def test_what_is_wrong_together_is_named_beside_what_is_wrong_alone(tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text(
+        "models: {a: b}\n"
+        "tasks:\n"
+        "  - sst2\n"
+        "  - sst2\n"  # 4
+        "seeds: [0, 1, 0]\n"  # 5
+        "layers: [all, head]\n"
+        "cuts: [0.3]\n"
+        "cuts: [2]\n"  # 8, twice over
+        "retrain:\n"
+        "  layers: [late]\n"  # 10
+        "  estimators: [ekfac]\n"  # 11
+        "compute: {device: cpu, colour: red}\n"  # 12
+    )
+    outcome = undertow("experiment", file)
+    assert outcome.code == 2
+    for words in (
+        "has 7 faults",
+        "Line 4: tasks holds sst2 twice",
+        "Line 5: seeds holds 0 twice",
+        "Line 8: cuts is there twice",
+        "Line 8: cuts: 2 is no share",
+        "Line 10: retrain.layers: late is not among the layers of the study: all, head",
+        "Line 11: retrain.estimators: ekfac is not among",
+        "Line 12: compute: compute does not take colour",
+    ):
+        assert words in outcome.complaint
+
+
+def test_options_of_the_audit_reach_every_cell(place, tmp_path):
+    from undertow.study.running import settings_of
+
+    asked = {"gradient_dtype": "bfloat16", "track": ["lora"], "memory": 1.5}
+    file = study(place, tmp_path, compute=asked, training={"epochs": 2, "accumulate": 2, "mixed_precision": "bf16"})
+    cell = cells(read_study(file))[0]
+    found = settings_of(cell)
+    assert (found.gradient_dtype, found.track, found.memory) == ("bfloat16", ("lora",), 1.5)
+    assert (found.epochs, found.accumulate, found.mixed_precision) == (2, 2, "bf16")
+    assert cells(read_study(study(place, tmp_path)))[0].key != cell.key

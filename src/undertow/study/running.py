@@ -82,6 +82,7 @@ def settings_of(cell: Cell) -> AuditSettings:
     """The settings of the audit and of all fine-tunings of a cell."""
     return settings_from(
         {
+            **cell.study.compute,
             **cell.training,
             "estimators": cell.study.estimators,
             "baselines": tuple(b for b in cell.study.baselines),

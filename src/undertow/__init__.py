@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from undertow.pipeline.scorer import Scorer, Scoring
     from undertow.pipeline.settings import AuditSettings
     from undertow.pipeline.steps import fine_tune_step, start_in_memory
+    from undertow.study.experiment import experiment
 
 __version__ = version("undertow")
 
@@ -37,6 +38,7 @@ _WHERE = {
     "aggregate": "undertow.aggregation.in_memory",
     "audit": "undertow.pipeline.audit",
     "compare_run": "undertow.pipeline.compare",
+    "experiment": "undertow.study.experiment",
     "fine_tune_step": "undertow.pipeline.steps",
     "harm_table": "undertow.pipeline.harm",
     "influence_step": "undertow.pipeline.influence",
@@ -61,6 +63,7 @@ __all__ = [
     "aggregate",
     "audit",
     "compare_run",
+    "experiment",
     "fine_tune_step",
     "harm_table",
     "influence_step",

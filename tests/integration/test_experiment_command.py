@@ -1,7 +1,9 @@
 """``undertow experiment``: a grid of tiny cells, killed, changed, broken and looked at."""
 
 import errno
+import re
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,14 @@ import pandas as pd
 import pytest
 import yaml
 
+import undertow as undertow_package
 from undertow.errors import TrainingError
 from undertow.pipeline.scorer import Scorer, Scoring
 from undertow.study.cells import cells
 from undertow.study.experiment import lock_of
 from undertow.study.launching import launch, wait
 from undertow.study.reading import read_study
+from undertow.study.tasks import task_data
 
 from . import tiny
 from .command import contents, undertow
@@ -87,6 +91,12 @@ def test_every_choice_of_every_cell_is_there_once(finished):
     assert "2 of 2 cells are done" in outcome.said
     for name in ("layers", "agreement", "costs"):
         assert len(pd.read_parquet(folder / f"{name}.parquet").groupby(CELL)) == 2
+    costs = pd.read_parquet(folder / "costs.parquet")
+    assert costs["stage"].tolist() == ["fine-tune", "influence", "outputs", "retraining"] * 2
+    assert (costs[["seconds", "peak_memory_mb"]] > 0).all(axis=None)
+    said = [line for line in outcome.err.splitlines() if line.startswith("Cell ")]
+    assert said[0] == "Cell 1 of 2: tiny mine uniform 0.2 seed 0"
+    assert re.fullmatch(r"Cell 2 of 2: tiny mine uniform 0\.2 seed 1; about [0-9].* left", said[1])
 
 
 def test_measures_are_those_of_the_run(finished):
@@ -403,3 +413,81 @@ def test_a_training_that_diverges_leaves_the_rest_of_its_cell(place, tmp_path, m
     monkeypatch.setattr(retraining, "fine_tune_step", real)
     assert undertow("experiment", file, "--retry").code == 0
     assert pd.read_parquet(tmp_path / "grid" / "results.parquet")["accuracy"].notna().sum() == 5
+
+
+def test_what_is_wrong_together_is_named_beside_what_is_wrong_alone(tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text(
+        "models: {a: b}\n"
+        "tasks:\n"
+        "  - sst2\n"
+        "  - sst2\n"  # 4
+        "seeds: [0, 1, 0]\n"  # 5
+        "layers: [all, head]\n"
+        "cuts: [0.3]\n"
+        "cuts: [2]\n"  # 8, twice over
+        "retrain:\n"
+        "  layers: [late]\n"  # 10
+        "  estimators: [ekfac]\n"  # 11
+        "compute: {device: cpu, colour: red}\n"  # 12
+    )
+    outcome = undertow("experiment", file)
+    assert outcome.code == 2
+    for words in (
+        "has 7 faults",
+        "Line 4: tasks holds sst2 twice",
+        "Line 5: seeds holds 0 twice",
+        "Line 8: cuts is there twice",
+        "Line 8: cuts: 2 is no share",
+        "Line 10: retrain.layers: late is not among the layers of the study: all, head",
+        "Line 11: retrain.estimators: ekfac is not among",
+        "Line 12: compute: compute does not take colour",
+    ):
+        assert words in outcome.complaint
+
+
+def test_options_of_the_audit_reach_every_cell(place, tmp_path):
+    from undertow.study.running import settings_of
+
+    asked = {"gradient_dtype": "bfloat16", "track": ["lora"], "memory": 1.5}
+    file = study(place, tmp_path, compute=asked, training={"epochs": 2, "accumulate": 2, "mixed_precision": "bf16"})
+    cell = cells(read_study(file))[0]
+    found = settings_of(cell)
+    assert (found.gradient_dtype, found.track, found.memory) == ("bfloat16", ("lora",), 1.5)
+    assert (found.epochs, found.accumulate, found.mixed_precision) == (2, 2, "bf16")
+    assert cells(read_study(study(place, tmp_path)))[0].key != cell.key
+
+
+def test_in_python_it_is_the_same(finished, place, tmp_path):
+    file = study(place, tmp_path, seeds=[0, 1])
+    state = undertow_package.experiment(file, finished[1])
+    assert (len(state.done), state.failed, state.pending) == (2, {}, ())
+
+
+def test_a_look_at_the_status_does_not_take_a_cell_away(place, tmp_path, monkeypatch):
+    from undertow.study import experiment
+
+    file, real = study(place, tmp_path, retrain=False), experiment.found
+
+    def look(folder, asked):
+        real(folder, asked)
+        looking = lock_of(cells(asked)[0], folder)
+        looking.acquire()
+        threading.Timer(0.4, looking.release).start()
+
+    monkeypatch.setattr(experiment, "found", look)
+    outcome = undertow("experiment", file)
+    assert "1 of 1 cells are done" in outcome.said, outcome.err
+
+
+def test_rows_without_a_text_are_left_out(place, tmp_path):
+    draw = tiny.rows(40, seed=5, pairs=True)
+    table = pd.DataFrame({"question1": draw["premise"], "question2": draw["hypothesis"], "label": [0, 1] * 20})
+    table.loc[[3, 7], ["question2"]] = ["", " "]
+    (tmp_path / "glue" / "qqp").mkdir(parents=True)
+    for split in ("train", "validation"):
+        tiny.write(table, tmp_path / "glue" / "qqp" / f"{split}.jsonl")
+    asked = read_study(study(place, tmp_path, data="glue", tasks=["qqp"], accuracy_on="selection"))
+    data = task_data(asked, asked.tasks[0], seed=0)
+    assert len(data.train) == 38
+    assert all(text.strip() for text in data.train.text_pairs)

@@ -46,7 +46,7 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """Folder of the cell: names, and a hash of all its fine-tuning and influence depend on, content of files too."""
+        """Folder of the cell: names, and a hash of all its training and influence depend on, with content of files."""
         s = self.study
         depends = {
             "model": content(s.models[self.model]),
@@ -55,6 +55,7 @@ class Cell:
             "noise": self.noise.model_dump(mode="json"),
             "sizes": [s.samples, s.validation, s.test, s.accuracy_on],
             "training": self.training,
+            "compute": s.compute,
             "estimators": s.estimators,
             "baselines": s.baselines,
             "version": VERSIONS["audit"],

@@ -10,11 +10,18 @@ from undertow.baselines.names import check_baselines
 from undertow.errors import UndertowError
 from undertow.influence.names import check_estimators
 from undertow.models.groups import check_layers
+from undertow.pipeline.settings import settings_from
+from undertow.study.faults import joint_faults
 from undertow.training.config import FinetuneConfig
 
 # The tasks that are known by name, prepared as in the study of Vitel & Chhabra, section "Experimental setup".
 GLUE = ("qnli", "mrpc", "sst2", "qqp", "cola", "mnli", "rte", "stsb")
 NoiseKind = Literal["uniform", "pairs", "transition", "doubt", "words", "duplicates", "column"]
+# Options of an audit that a study may set for all its cells.
+COMPUTE = (
+    *("device", "memory", "track", "project", "gradient_dtype", "compute_dtype", "cancellation"),
+    "trust_remote_code",
+)
 _STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -52,6 +59,12 @@ class Task(BaseModel):
     label_column: str | None = None
     true_label_column: str | None = Field(None, description="column of the true labels, for noise of kind column")
     training: dict[str, Any] = Field({}, description="training options of this task, instead of the study's")
+
+    @field_validator("training")
+    @classmethod
+    def _training(cls, given: dict[str, Any]) -> dict[str, Any]:
+        _check_training(given)
+        return given
 
     @model_validator(mode="after")
     def _has_data(self) -> "Task":
@@ -142,6 +155,7 @@ class Study(BaseModel):
     cuts: tuple[float, ...] = Field((0.3,), min_length=1)
     retrain: bool | Retraining = False
     training: dict[str, Any] = Field({}, description="options of the fine-tuning, and max_length")
+    compute: dict[str, Any] = Field({}, description="how gradients are computed: options of undertow audit")
     slurm: dict[str, Any] = Field({}, description="resources of a job, as submitit takes them")
 
     @field_validator("models", mode="before")
@@ -199,14 +213,19 @@ class Study(BaseModel):
         _check_training(given)
         return given
 
+    @field_validator("compute")
+    @classmethod
+    def _compute(cls, given: dict[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(given) - set(COMPUTE))
+        if unknown:
+            raise ValueError(f"compute does not take {', '.join(unknown)}; it takes {', '.join(COMPUTE)}")
+        _told(settings_from, given)
+        return given
+
     @model_validator(mode="after")
-    def _distinct(self) -> "Study":
-        for what, names in (("tasks", [t.name for t in self.tasks]), ("seeds", list(map(str, self.seeds)))):
-            twice = sorted({n for n in names if names.count(n) > 1})
-            if twice:
-                raise ValueError(f"{what} holds {', '.join(twice)} twice")
-        for task in self.tasks:
-            _check_training(task.training)
-            if any(n.kind == "column" for n in self.noise) and task.true_label_column is None:
-                raise ValueError(f"noise of kind column needs true_label_column: in the task '{task.name}'")
+    def _goes_together(self, info: Any) -> "Study":
+        if not (info.context or {}).get("apart"):  # who reads a file asks for these faults itself, to give their lines
+            faults = [text for _, text in joint_faults(self)]
+            if faults:
+                raise ValueError("; ".join(faults))
         return self

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from undertow.errors import ConfigError, RunFolderError, UndertowError
 from undertow.progress import Reporter, Silent
+from undertow.report.text import duration
 from undertow.study.cells import Cell, cells
 from undertow.study.config import Study
 from undertow.study.disk import is_full_disk
@@ -69,15 +70,24 @@ def experiment(
         if is_done(cell, folder) or (failure(cell, folder) is not None and not retry):
             continue
         try:
-            with lock_of(cell, folder).acquire(timeout=0):
+            # A look at the status holds a lock for a moment, which is no reason to pass a cell over.
+            with lock_of(cell, folder).acquire(timeout=1):
                 if is_done(cell, folder):
                     continue
-                show.say(f"Cell {number} of {len(grid)}: {cell.label}")
+                show.say(f"Cell {number} of {len(grid)}: {cell.label}{_time_left(grid, folder)}")
                 attempt(cell, folder, show)
         except Timeout:
             show.say(f"Cell {number} of {len(grid)}: {cell.label}: another process is at it.")
     gather(asked, folder)
     return progress(asked, folder)
+
+
+def _time_left(grid: Sequence[Cell], folder: Path) -> str:
+    """What is said of it before a cell; nothing as long as no cell is done."""
+    done = [c for c in grid if is_done(c, folder)]
+    left = [c for c in grid if c not in done and failure(c, folder) is None]
+    seconds = _seconds(done, left, folder)
+    return "" if seconds is None else f"; about {duration(seconds)} left"
 
 
 def attempt(cell: Cell, folder: Path, show: Reporter) -> None:

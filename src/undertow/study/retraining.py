@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from undertow.aggregation.cut import flag, harm_ranks
 from undertow.data import Samples
 from undertow.metrics.accuracy import classification_table
 from undertow.pipeline.settings import AuditSettings
+from undertow.pipeline.stages import Cost, measured
 from undertow.pipeline.steps import Start, fine_tune_step, predict_step
 from undertow.progress import Reporter
 from undertow.study.cells import VERSIONS, Cell
@@ -114,8 +115,26 @@ def retrained(
     """
     path = result_file(folder, removal.rows)
     if path.is_file():
-        kept: dict[str, float] = json.loads(path.read_text())
-        return kept
+        kept = json.loads(path.read_text())
+        return {name: float(kept[name]) for name in MEASURES}
+    with measured() as cost:
+        result = _trained(path, removal, start, sides, settings, reporter, audited)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({**result, **asdict(cost)}))
+    temporary.replace(path)
+    return result
+
+
+def _trained(
+    path: Path,
+    removal: Removal,
+    start: Start,
+    sides: tuple[Samples, Samples, Samples],
+    settings: AuditSettings,
+    reporter: Reporter,
+    audited: nn.Module | None,
+) -> dict[str, float]:
     train, selection, test = sides
     model = audited
     if model is None or removal.rows.any():
@@ -125,12 +144,15 @@ def retrained(
         model = fine_tune_step(start, part, selection, settings, folder=checkpoints, name=name, reporter=reporter).model
     predicted = predict_step(model, start.tokenizer, test, settings, name="accuracy", reporter=reporter)
     table = classification_table(predicted, test.labels, times=1)["value"]
-    result = {name: float(table[row]) for name, row in MEASURES.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result))
-    temporary.replace(path)
-    return result
+    return {name: float(table[row]) for name, row in MEASURES.items()}
+
+
+def retraining_cost(folder: Path, made: Sequence[Removal]) -> Cost:
+    """What the trainings without some rows took together, and the highest memory of one; of those that are kept."""
+    files = [result_file(folder, removal.rows) for removal in distinct(list(made))]
+    told = [json.loads(file.read_text()) for file in files if file.is_file()]
+    seconds, peaks = ([one.get(name, 0.0) for one in told] for name in ("seconds", "peak_memory_mb"))
+    return Cost(sum(seconds), max(peaks, default=0.0))
 
 
 def result_file(folder: Path, rows: Mask) -> Path:

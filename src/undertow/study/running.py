@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from undertow.models.loading import with_adapter
 from undertow.pipeline.audit import audit
 from undertow.pipeline.model import Candidate, describe_model, load_candidate
 from undertow.pipeline.settings import AuditSettings, settings_from
+from undertow.pipeline.stages import Cost
 from undertow.progress import Reporter
 from undertow.study.cells import Cell
 from undertow.study.marks import RUN, TABLES, is_done, note_done
 from undertow.study.measuring import Choice, detection_rows, harms, layer_rows
 from undertow.study.planting import planted_rows
-from undertow.study.retraining import MEASURES, Removal, distinct, removals, result_file, retrained
+from undertow.study.retraining import MEASURES, Removal, distinct, removals, result_file, retrained, retraining_cost
 from undertow.study.tasks import TaskData, task_data
 
 
@@ -63,11 +64,12 @@ def run_cell(cell: Cell, out: Path, show: Reporter) -> None:
     made = removals(cell, found, planted)
     measured, diverged = _retrain(cell, folder, ready, made, show)
     results = with_accuracies(cell, results, made, measured)
-    costs = _costs(cell, result.manifest)
+    costs = _costs(cell, result.manifest, retraining_cost(folder, made) if made else None)
     for name, table in zip(TABLES, (results, layers, between, costs), strict=True):
         _write(table, folder / f"{name}.parquet")
     told = {
-        "seconds": time.perf_counter() - start,
+        # Of a cell that went on after an interruption, also what was done before.
+        "seconds": max(time.perf_counter() - start, float(costs["seconds"].sum())),
         "rows": len(planted),
         "planted": int(planted.sum()),
         "tested_on": ready.data.tested_on,
@@ -82,6 +84,7 @@ def settings_of(cell: Cell) -> AuditSettings:
     """The settings of the audit and of all fine-tunings of a cell."""
     return settings_from(
         {
+            **cell.study.compute,
             **cell.training,
             "estimators": cell.study.estimators,
             "baselines": tuple(b for b in cell.study.baselines),
@@ -150,14 +153,13 @@ def with_accuracies(
     return pd.DataFrame(rows)
 
 
-def _costs(cell: Cell, manifest: Mapping[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {**cell.identity, "stage": name, "seconds": s["seconds"], "peak_memory_mb": s["peak_memory_mb"]}
-            for name, s in manifest["stages"].items()
-            if "seconds" in s
-        ]
-    )
+def _costs(cell: Cell, manifest: Mapping[str, Any], retraining: Cost | None) -> pd.DataFrame:
+    stages = {name: told for name, told in manifest["stages"].items() if "seconds" in told}
+    if retraining is not None:
+        stages["retraining"] = asdict(retraining)
+    names = ("seconds", "peak_memory_mb")
+    rows = [{**cell.identity, "stage": stage, **{n: told[n] for n in names}} for stage, told in stages.items()]
+    return pd.DataFrame(rows)
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

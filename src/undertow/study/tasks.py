@@ -143,7 +143,16 @@ def _glue(study: Study, name: str, split: str) -> Dataset:
                 f"GLUE task of the study ({', '.join(GLUE)}), in the hub's columns."
             )
         table, _ = read_table(file)
-    return two_classes(name, table)
+    return two_classes(name, _with_texts(name, table))
+
+
+def _with_texts(name: str, table: Dataset) -> Dataset:
+    """The rows that have their texts: a few of QQP have none."""
+    there = [column for column in TEXTS[name] if column in table.column_names]
+    blank = np.zeros(len(table), dtype=bool)
+    for column in there:
+        blank |= np.array([not (text or "").strip() for text in table[column][:]], dtype=bool)
+    return table.select(np.flatnonzero(~blank)) if blank.any() else table
 
 
 def two_classes(name: str, table: Dataset) -> Dataset:

@@ -75,8 +75,8 @@ aggregations: [mean, rank, {name: vote, k: [0.2, 0.3]}]
 cuts: [0.3]
 retrain:
   estimators: [cosine]
-  layers: [head, all]
-  aggregations: [mean, rank]
+  layers: [all]
+  aggregations: [rank]
   baselines: [loss]
 training: {epochs: 5}
 """

@@ -16,7 +16,7 @@ def test_at_least_fifty_where_the_rows_can_spare_them(rows: int, share: float, c
 
 @pytest.mark.parametrize("share", [0, -0.1, 0.2])
 def test_shares_out_of_range_are_refused(share: float):
-    with pytest.raises(ConfigError, match="at most 0.1"):
+    with pytest.raises(ConfigError, match=r"at most 0\.1"):
         canary_count(1000, share)
 
 

@@ -3,12 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .scores import choices
 from undertow.calibrate.choices import average, held_out_choice, held_out_folds, rank_choices
 from undertow.calibrate.contest import contest
 from undertow.calibrate.learned import learned_harm
 from undertow.calibrate.standing import matched, standing, standings
 from undertow.metrics.noise import auroc
+
+from .scores import choices
 
 VALUES = st.lists(st.integers(-5, 5), min_size=1, max_size=30)
 

@@ -65,12 +65,12 @@ def rank_choices(
     auroc = standings.mean(axis=1)
     drawn = resampled_means(standings, times=times, seed=seed)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    order = np.lexsort((np.arange(len(auroc)), np.asarray(costs), -auroc))
+    order = np.lexsort((np.arange(len(auroc)), np.asarray(costs, dtype=np.float64), -auroc))
     best = order[0]
     behind = np.quantile(drawn[:, [best]] - drawn, 0.025, axis=0)
     tied = np.flatnonzero((auroc[best] - auroc <= TIE) & (behind <= 0))
-    chosen = min(tied, key=lambda i: (costs[i], -auroc[i], i))
-    return Ranking(order, auroc, low, high, tied, int(chosen))
+    chosen = min(tied.tolist(), key=lambda i: (costs[i], -auroc[i], i))
+    return Ranking(order, auroc, low, high, tied, chosen)
 
 
 def average(

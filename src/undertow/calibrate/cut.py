@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from undertow.calibrate.goal import Goal
 from undertow.calibrate.share import Share
-from undertow.errors import ConfigError
 
 # Below this, the lower end of the share is no evidence that anything is wrong.
 CLEAN = 0.005
@@ -31,26 +31,6 @@ class Cuts:
     precision_high: Float[np.ndarray, " cut"]
     recall: Float[np.ndarray, " cut"]
     f1: Float[np.ndarray, " cut"]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a cut is to serve: at most one of both; neither for the best F1."""
-
-    precision: float | None = None
-    recall: float | None = None
-
-    def check(self) -> None:
-        """Refuse two goals, or one outside its range.
-
-        Raises:
-            ConfigError: says what is accepted.
-        """
-        if self.precision is not None and self.recall is not None:
-            raise ConfigError("--target-precision and --target-recall contradict each other. Give one of them.")
-        for name, value in (("precision", self.precision), ("recall", self.recall)):
-            if value is not None and not 0 < value < 1:
-                raise ConfigError(f"--target-{name} {value:g} is outside its range. It lies between 0 and 1.")
 
 
 @dataclass(frozen=True)
@@ -121,5 +101,5 @@ def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None
         rows = int(np.argmax(cuts.recall >= aim.recall))
     else:
         rows = int(np.argmax(cuts.f1))
-    precision = tuple(float(p[rows]) for p in (cuts.precision, cuts.precision_low, cuts.precision_high))
-    return Suggestion(rows, precision, float(cuts.recall[rows]))
+    low, value, high = (float(p[rows]) for p in (cuts.precision_low, cuts.precision, cuts.precision_high))
+    return Suggestion(rows, (value, low, high), float(cuts.recall[rows]))

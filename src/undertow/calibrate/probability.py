@@ -29,7 +29,8 @@ class Curve:
 
     def at(self, standing: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
         """The probability of a wrong label at some standings."""
-        return np.interp(standing, self.standing, self.probability)
+        found: np.ndarray = np.interp(standing, self.standing, self.probability)
+        return found
 
 
 def probability_curve(
@@ -79,7 +80,8 @@ def _with_mean(odds: np.ndarray, weights: np.ndarray, mean: float) -> np.ndarray
         middle = (low + high) / 2
         found = 1 / (1 + np.exp(-np.clip(odds + middle, -500, 500)))
         low, high = (middle, high) if weights @ found < mean else (low, middle)
-    return np.clip(found, _LEAST, 1 - _LEAST)
+    result: np.ndarray = np.clip(found, _LEAST, 1 - _LEAST)
+    return result
 
 
 @dataclass(frozen=True)

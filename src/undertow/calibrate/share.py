@@ -11,15 +11,14 @@ canaries tell: their labels are known to be other than the given ones, so that t
 other side, and training pulls the two answers apart.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 # Strengths of memory that are tried, and what is expected of it before canaries are asked: mean and deviation.
-MEMORY = np.linspace(0.0, 1.0, 21)
-EXPECTED, SPREAD = 0.25, 0.1
+MEMORY = np.linspace(0.0, 1.2, 25)
+EXPECTED, SPREAD = 0.3, 0.1
 # Probabilities are kept this far from 0 and 1: no model is as sure as that.
 SURE = 1e-4
 # Shares that are tried.
@@ -86,8 +85,8 @@ def estimate_share(rest: Told, canaries: Told, trusted: Told, *, times: int = 20
         rest = rest.take(random.choice(len(rest), ENOUGH, replace=False))
     drawn = []
     for _ in range(times):
-        parts = [part.take(random.integers(0, len(part), len(part))) for part in (rest, canaries, trusted)]
-        drawn.append(_solve(*parts, random.normal(EXPECTED, SPREAD))[2])
+        ours, theirs, known = (p.take(random.integers(0, len(p), len(p))) for p in (rest, canaries, trusted))
+        drawn.append(_solve(ours, theirs, known, random.normal(EXPECTED, SPREAD))[2])
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Share(value, float(min(low, value)), float(max(high, value)), memory, temperature)
 
@@ -103,28 +102,28 @@ def doubts(told: Told, share: Share) -> Float[np.ndarray, " row"]:
 
 def temperature_of(trusted: Told) -> float:
     """The power of the probabilities that makes the labels of trusted rows most likely."""
-    powers = np.exp(np.linspace(np.log(0.2), np.log(5), 61))
+    powers = np.exp(np.linspace(np.log(0.2), np.log(20), 81))
     logs = np.log(np.maximum(trusted.probabilities.astype(np.float64), SURE))
     own = logs[np.arange(len(trusted)), trusted.labels]
     fits = [float((t * own - np.logaddexp.reduce(t * logs, axis=1)).sum()) for t in powers]
     return float(powers[int(np.argmax(fits))])
 
 
-def forgotten(told: Told, memory: float) -> Float[np.ndarray, "row class"]:
-    """Logarithms of probabilities as if the row had not been trained on, up to a constant.
+def forgotten(told: Told, temperature: float, memory: float) -> Float[np.ndarray, "row class"]:
+    """Logarithms of corrected probabilities as if the row had not been trained on, up to a constant.
 
     One step on a row moves its logits by (one-hot of its label - probabilities) times a constant; `memory` of such
-    steps are taken back.
+    steps are taken back, in the units of the corrected logits.
     """
     p = np.maximum(told.probabilities.astype(np.float64), SURE)
-    logs: np.ndarray = np.log(p) + memory * p
+    logs: np.ndarray = temperature * np.log(p) + memory * p
     logs[np.arange(len(told)), told.labels] -= memory
     return logs
 
 
 def _right(told: Told, temperature: float, memory: float) -> Float[np.ndarray, " row"]:
     """Probability of each row's label being the true one, of what the text says."""
-    logs = temperature * forgotten(told, memory)
+    logs = forgotten(told, temperature, memory)
     own = logs[np.arange(len(told)), told.labels] - np.logaddexp.reduce(logs, axis=1)
     result: np.ndarray = np.clip(np.exp(own), SURE, 1 - SURE)
     return result
@@ -137,7 +136,7 @@ def _solve(rest: Told, canaries: Told, trusted: Told, expected: float) -> tuple[
     for memory in MEMORY:
         ours = _profile(_right(rest, temperature, memory), classes, canaries=False)
         theirs = _profile(_right(canaries, temperature, memory), classes, canaries=True)
-        together = ours + theirs
+        together = ours + theirs + _BELIEF
         # What it costs the two to agree on one share.
         apart = ours.max() + theirs.max() - together.max()
         cost = float(apart + 0.5 * ((memory - expected) / SPREAD) ** 2)
@@ -154,8 +153,11 @@ def _profile(right: Float[np.ndarray, " row"], classes: int, *, canaries: bool) 
     held = counts > 0
     p, shares = centres[held], SHARES[:, None]
     given = (1 - shares) * p + shares * (1 - p) / (classes - 1)
-    return np.log(1 - given if canaries else given) @ counts[held]
+    result: np.ndarray = np.log(1 - given if canaries else given) @ counts[held]
+    return result
 
 
+# Where nothing is known, small shares are likelier than large ones; of no weight beside any evidence.
+_BELIEF: np.ndarray = -0.5 * (SHARES / 0.5) ** 2
 # Finer towards 0 and 1.
-_EDGES: Sequence[float] = 1 / (1 + np.exp(-np.linspace(-9.5, 9.5, 300)))
+_EDGES: np.ndarray = 1 / (1 + np.exp(-np.linspace(-9.5, 9.5, 300)))

@@ -44,7 +44,7 @@ def report_data(harm: pd.DataFrame, results: Results, manifest: Mapping[str, Any
         estimator=asked["estimators"][0],
         layers=asked["layers"],
         aggregation=asked["aggregate"],
-        cut=asked["cut"],
+        cut=results.cut,
         curves=tuple(_curve(name, c) for name, c in detection_curves(harm).items()),
         arms=tuple(Arm(a.name, a.rows, a.accuracy, a.low, a.high) for a in results.arms),
         evaluated_on=results.evaluated_on if results.arms else "",
@@ -79,8 +79,8 @@ def _options(asked: Mapping[str, Any]) -> list[str]:
     for name, value in asked.items():
         if value is None or value == defaults.get(name):
             continue
-        told.append(option_flag(name))
-        if value is not True:
+        told.append(option_flag(name) if value is not False else f"--no-{name.replace('_', '-')}")
+        if not isinstance(value, bool):
             told.append(",".join(value) if isinstance(value, list) else str(value))
     return told
 

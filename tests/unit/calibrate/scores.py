@@ -76,7 +76,7 @@ def modelled(
         base, own = logits / timid, np.eye(classes)[labels]
         p = np.full(base.shape, 1 / classes)
         for _ in range(60):  # what training on the row adds depends on where it ends
-            z = base + remembered * (own - p)
+            z = base + remembered / timid * (own - p)
             p = 0.5 * p + 0.5 * np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
         return Told(p, labels)
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from undertow.calibrate.canaries import canary_count, draw_canaries
@@ -20,6 +20,7 @@ def test_shares_out_of_range_are_refused(share: float):
         canary_count(1000, share)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0, 2, 5]), min_size=20, max_size=60), st.integers(1, 20), st.integers(0, 9))
 def test_labels_are_wrong_known_and_stratified(labels: list[int], count: int, seed: int):
     own = np.array(labels)

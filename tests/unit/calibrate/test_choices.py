@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from undertow.calibrate.choices import average, held_out_choice, held_out_folds, rank_choices
@@ -14,6 +14,7 @@ from .scores import choices
 VALUES = st.lists(st.integers(-5, 5), min_size=1, max_size=30)
 
 
+@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_mean_standing_is_the_auroc(canaries: list[int], rest: list[int]):
     harm = np.array(canaries + rest, dtype=float)
@@ -21,12 +22,14 @@ def test_mean_standing_is_the_auroc(canaries: list[int], rest: list[int]):
     assert standing(harm[is_canary], harm[~is_canary]).mean() == pytest.approx(auroc(harm, is_canary))
 
 
+@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_standing_knows_order_alone(values: list[int], rest: list[int]):
     some, others = np.array(values, dtype=float), np.array(rest, dtype=float)
     assert np.array_equal(standing(some, others), standing(np.exp(some), np.exp(others)))
 
 
+@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_matched_values_keep_their_order_and_take_the_reference(values: list[int], rest: list[int]):
     some, others = np.array(values, dtype=float), np.array(rest, dtype=float)

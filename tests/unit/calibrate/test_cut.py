@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undertow.calibrate.cut import Goal, expected_cuts, suggest
+from undertow.calibrate.cut import expected_cuts, suggest
+from undertow.calibrate.goal import Goal
 from undertow.calibrate.probability import probability_curve, probability_curves
 from undertow.calibrate.share import Share, doubts, estimate_share
 from undertow.calibrate.standing import standing
@@ -38,6 +39,7 @@ def test_promised_precision_holds(share: float):
     assert np.mean(promised) == pytest.approx(np.mean(true), abs=0.06)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=5, max_size=40), st.floats(0.01, 0.6), st.integers(0, 9))
 def test_the_curve_rises_and_its_mean_is_the_share(harm: list[int], share: float, seed: int):
     random = np.random.default_rng(seed)

@@ -60,7 +60,7 @@ def test_noise_that_is_no_canary_is_found(made):
     assert result["share"] == pytest.approx(0.2, abs=0.05)
     flagged = table["flagged"].to_numpy(bool)
     assert flagged.sum() == result["suggested"] > 0
-    assert bad[flagged].mean() > 0.8
+    assert bad[flagged].mean() > 0.7
     assert table["stability"].between(0, 1).all()
     assert table["stability"][flagged].mean() > table["stability"][~flagged].mean() + 0.3
 
@@ -93,7 +93,10 @@ def test_the_stage_is_measured_and_said(made):
     assert list(told["stages"]) == ["fine-tune", "influence", "calibration", "outputs"]
     assert told["stages"]["calibration"]["outputs"] == {"canaries": CANARIES}
     assert "of the labels look wrong" in made.outcome.out
-    assert "canaries" in (made.folder / "report.html").read_text()
+    assert "canaries told from the rest" in made.outcome.out
+    page = (made.folder / "report.html").read_text()
+    assert '<section id="calibration"' in page
+    assert "fixed: cosine, all, vote 30%" in page
 
 
 def test_canaries_stand_behind_the_users_rows_in_the_tensor_alone(made):

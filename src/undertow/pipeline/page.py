@@ -62,7 +62,8 @@ def report_data(harm: pd.DataFrame, results: Results, manifest: Mapping[str, Any
 def _calibration(found: CalibrationResult) -> CalibrationView:
     remarks = [
         "Their own rows are audited with the label that you gave. That the model learned another one moved their "
-        f"harm: AUROC {found.canary_shift:.2f} against the rest, where 0.5 is none; they are moved back to its quantiles."
+        f"harm: AUROC {found.canary_shift:.2f} against the rest, where 0.5 is none; they are moved back to "
+        "its quantiles."
     ]
     if found.way == "as asked":
         remarks.append("The harm is the one that you asked for; the choices are shown beside it.")

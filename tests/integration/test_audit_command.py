@@ -50,7 +50,9 @@ def test_run_json_says_how_it_was_made(full, place):
     assert asked["train"] == str(place("train.csv"))
     assert (asked["epochs"], asked["plant"], asked["retrain"]) == (1, 0.2, True)
     assert asked["estimators"] == ["tracin", "cosine", "datainf"]
-    assert (asked["aggregate"], asked["layers"], asked["cut"], asked["k"]) == ("rank", "all", 0.3, 0.3)
+    assert (asked["aggregate"], asked["layers"], asked["cut"], asked["k"]) == ("rank", "all", None, 0.3)
+    assert told["results"]["cut"] == 0.3
+    assert told["results"]["calibration"] is None
     assert told["seeds"] == {"seed": 0}
     assert {"python", "undertow", "torch", "transformers", "peft"} <= set(told["versions"])
     assert set(told["fingerprints"]) == {"training", "validation", "test", "model"}

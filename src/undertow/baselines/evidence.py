@@ -1,6 +1,6 @@
 """What baselines look at, as plain arrays."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -57,6 +57,14 @@ class Evidence:
                     f"The {name} of {int(rows.sum())} of {len(rows)} rows are not finite (first at position "
                     f"{int(rows.argmax())}). Collect them anew from a model that has not diverged."
                 )
+
+    def take(self, rows: Int[np.ndarray, " m"]) -> "Evidence":
+        """The same of some of the samples, at these positions."""
+        names = ("labels", "loss", "probabilities", "states", "gradients")
+        held = {name: getattr(self, name) for name in names}
+        taken = {name: array[rows] for name, array in held.items() if array is not None}
+        margins = None if self.margins is None else self.margins[:, rows]
+        return replace(self, **taken, margins=margins)
 
     @property
     def samples(self) -> int:

@@ -71,6 +71,12 @@ def audit_command(
     weigh: Annotated[str | None, _option("weigh", "HOW")] = None,
     correct_only: Annotated[bool, _option("correct_only")] = False,
     cut: Annotated[float | None, _option("cut", "SHARE")] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate/--no-calibrate", help=_FIELDS["calibrate"].description, show_default=True)
+    ] = True,
+    canaries: Annotated[float | None, _option("canaries", "SHARE")] = None,
+    target_precision: Annotated[float | None, _option("target_precision", "SHARE")] = None,
+    target_recall: Annotated[float | None, _option("target_recall", "SHARE")] = None,
     retrain: Annotated[bool, _option("retrain")] = False,
     learning_rate: Annotated[float | None, _option("learning_rate", "RATE")] = None,
     epochs: Annotated[int | None, _option("epochs", "N")] = None,

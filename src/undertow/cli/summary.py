@@ -13,8 +13,8 @@ from rich.text import Text
 
 from undertow.pipeline.audit import audit
 from undertow.pipeline.outcome import Audit
-from undertow.pipeline.page import next_steps
-from undertow.pipeline.results import Results
+from undertow.pipeline.page import next_steps, told_way
+from undertow.pipeline.results import CalibrationResult, Results
 from undertow.pipeline.settings import AuditSettings
 from undertow.progress import Bars
 from undertow.report.text import clean, label
@@ -43,6 +43,8 @@ def print_summary(result: Audit, console: Console) -> None:
         highlight=False,
     )
     console.print(_worst(result.harm, console.width))
+    if results.calibration:
+        console.print(_ways(results.calibration))
     if results.detections:
         console.print(_detections(results, result.manifest["configuration"]))
     if results.arms:
@@ -75,6 +77,19 @@ def _worst(harm: pd.DataFrame, width: int) -> Table:
 
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _ways(found: CalibrationResult) -> Table:
+    """How the ways to one harm, the best choice and the fixed ones tell canaries from the rest."""
+    table = _table(f"{found.canaries} canaries told from the rest (AUROC), by {found.choices} choices")
+    table.add_column("harm")
+    for name in ("AUROC", "95% interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for e in found.entries:
+        used = ", used" if e.name == found.way else ""
+        best = f" ({found.single.name})" if e.name == "single" else ""
+        table.add_row(escape(told_way(e.name) + best + used), f"{e.auroc:.3f}", f"{e.low:.3f} to {e.high:.3f}")
+    return table
 
 
 def _detections(results: Results, asked: Mapping[str, Any]) -> Table:

@@ -149,6 +149,17 @@ def open_influence(path: Path) -> xr.Dataset:
     return dataset.drop_vars("whole", errors="ignore")
 
 
+def user_rows(influence: xr.Dataset) -> xr.Dataset:
+    """An influence tensor without the canaries, which stand behind the user's rows and have negative row ids."""
+    n = int((influence["sample"].values >= 0).sum())
+    if n == influence.sizes["sample"]:
+        return influence
+    found = influence.isel(sample=slice(0, n))
+    if "word" in found.dims:
+        found = found.isel(word=np.flatnonzero(found["word_sample"].values < n))
+    return found
+
+
 def module_keys(influence: xr.Dataset) -> tuple[ModuleKey, ...]:
     """The module keys of an influence tensor, from its coordinates."""
     names = ("module", "layer", "projection", "side", "kind", "size", "trained")

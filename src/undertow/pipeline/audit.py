@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from rich.console import Console
 from torch import nn
 
+from undertow.calibrate.share import Told
 from undertow.data import Samples
 from undertow.errors import ConfigError
-from undertow.influence.store import module_keys, open_influence
+from undertow.influence.store import module_keys, open_influence, user_rows
+from undertow.pipeline.calibration import Calibrated, calibrate, calibration_columns
+from undertow.pipeline.canaries import Planned, extend_margins, plan_canaries, taught
 from undertow.pipeline.gradients import Places
 from undertow.pipeline.harm import harm_table
 from undertow.pipeline.influence import influence_step
@@ -26,7 +30,7 @@ from undertow.pipeline.results import ArmResult
 from undertow.pipeline.retrain import compare_arms, removals
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.settings import AuditSettings, settings_from
-from undertow.pipeline.steps import check_device, check_libraries
+from undertow.pipeline.steps import check_device, check_libraries, probabilities_step
 from undertow.progress import Bars, Reporter, Silent
 
 
@@ -94,8 +98,9 @@ def _assist(
     run = RunFolder.read(path)
     if not run.done("influence"):
         candidate = load_candidate(described, tokenizer, inputs.train.classes, settings)
-        trained = train_candidate(run, candidate, inputs, Silent())
-        _influence_step(run, candidate, trained, inputs, Silent(), keep=True, ranks=ranks)
+        planned, _ = plan_canaries(inputs.train, settings, trained_here=candidate.trained_here)
+        trained = train_candidate(run, candidate, taught(inputs, planned), Silent())
+        _influence_step(run, candidate, trained, inputs, planned, Silent(), keep=True, ranks=ranks)
     ranks.wait()  # until all is written
     return finished_audit(RunFolder.read(path), inputs)
 
@@ -132,16 +137,46 @@ def _audit(
 
 def _stages(run: RunFolder, candidate: Candidate, inputs: Inputs, show: Reporter, ranks: Ranks, *, keep: bool) -> Audit:
     settings = candidate.settings
-    trained = train_candidate(run, candidate, inputs, show)
-    influence = _influence(run, candidate, trained, inputs, show, ranks, keep=keep)
-    harm = harm_table(influence, inputs.train, settings, planted=inputs.planted, reporter=show)
-    arms = _arms(run, candidate, trained, inputs, harm, show)
-    results = results_of(candidate, inputs, influence, harm, arms)
+    planned, why = plan_canaries(inputs.train, settings, trained_here=candidate.trained_here)
+    trained = train_candidate(run, candidate, taught(inputs, planned), show)
+    everything = _influence(run, candidate, trained, inputs, planned, show, ranks, keep=keep)
+    calibrated = None if planned is None else _calibrated(run, candidate, trained, inputs, everything, planned, show)
+    influence = user_rows(everything)
+    decided = None if calibrated is None else (calibrated.harm, calibrated.flagged)
+    harm = harm_table(influence, inputs.train, settings, planted=inputs.planted, calibrated=decided, reporter=show)
+    if calibrated is not None:
+        flagged, estimator = harm["flagged"].to_numpy(), settings.estimators[0]
+        beside = calibration_columns(calibrated, influence, inputs.train, flagged, estimator)
+        harm = pd.concat([harm, pd.DataFrame(beside)], axis=1)
+    arms = _arms(run, candidate, None if planned else trained, inputs, harm, show)
+    results = results_of(candidate, inputs, influence, harm, arms, calibrated or why)
     result = audit_of(run, inputs, harm, influence, results, folder=run.path if keep else None)
     run.manifest["results"] = results.model_dump(mode="json")
     if keep:
-        write_outputs(run, result)
+        write_outputs(run, result, calibrated)
     return result
+
+
+def _calibrated(
+    run: RunFolder,
+    candidate: Candidate,
+    model: nn.Module,
+    inputs: Inputs,
+    influence: xr.Dataset,
+    planned: Planned,
+    show: Reporter,
+) -> Calibrated:
+    with run.stage("calibration") as outputs:
+        selection = probabilities_step(
+            model, candidate.start.tokenizer, inputs.selection, candidate.settings, reporter=show
+        )
+        trusted = Told(
+            np.concatenate([influence["query_probability"].values, selection]),
+            np.concatenate([influence["query_label"].values, inputs.selection.labels]),
+        )
+        found = calibrate(influence, planned, trusted, candidate.settings, show)
+        outputs["canaries"] = len(planned.canaries)
+    return found
 
 
 def _influence(
@@ -149,6 +184,7 @@ def _influence(
     candidate: Candidate,
     model: nn.Module,
     inputs: Inputs,
+    planned: Planned | None,
     show: Reporter,
     ranks: Ranks,
     *,
@@ -158,7 +194,7 @@ def _influence(
     if run.done("influence"):
         return open_influence(run.path / "influence.zarr")
     with run.stage("influence") as outputs:
-        influence = _influence_step(run, candidate, model, inputs, show, keep=keep, ranks=ranks)
+        influence = _influence_step(run, candidate, model, inputs, planned, show, keep=keep, ranks=ranks)
         outputs["modules"] = [vars(k) for k in module_keys(influence)]
         outputs["processes"] = ranks.count
     for name in ("gradients", "scratch"):
@@ -171,6 +207,7 @@ def _influence_step(
     candidate: Candidate,
     model: nn.Module,
     inputs: Inputs,
+    planned: Planned | None,
     show: Reporter,
     *,
     keep: bool,
@@ -185,23 +222,33 @@ def _influence_step(
         gradients=kept or (run.path / "gradients" if keep else None),
         scratch=run.path / "scratch",
         recorded=Path(settings.recorded) if settings.recorded else recorded,
-        dynamics=run.path / DYNAMICS if candidate.trained_here else None,
+        dynamics=_dynamics(run, planned, ranks) if candidate.trained_here else None,
     )
     return influence_step(
         model,
         candidate.start.tokenizer,
-        inputs.train,
+        inputs.train if planned is None else planned.audited,
         inputs.queries,
         settings,
+        canaries=None if planned is None else planned.canaries.positions,
         places=places,
         ranks=ranks,
         reporter=show,
     )
 
 
+def _dynamics(run: RunFolder, planned: Planned | None, ranks: Ranks) -> Path:
+    """Margins during training of all that is audited."""
+    if planned is None:
+        return run.path / DYNAMICS
+    own = run.path / "scratch" / f"dynamics-{ranks.index}.npy"
+    return extend_margins(run.path / DYNAMICS, own, planned)
+
+
 def _arms(
-    run: RunFolder, candidate: Candidate, model: nn.Module, inputs: Inputs, harm: pd.DataFrame, show: Reporter
+    run: RunFolder, candidate: Candidate, model: nn.Module | None, inputs: Inputs, harm: pd.DataFrame, show: Reporter
 ) -> tuple[ArmResult, ...]:
+    """Retraining; ``model`` is the audited one where it was trained on just the user's rows and labels."""
     settings = candidate.settings
     if not settings.retrain:
         return ()

@@ -30,6 +30,7 @@ def baseline_harms(
     pad_id: int,
     seed: int,
     margins: np.ndarray | None,
+    canaries: np.ndarray | None = None,
     memory: int,
     show: Reporter,
 ) -> xr.Dataset:
@@ -47,6 +48,7 @@ def baseline_harms(
         pad_id: token that pads.
         seed: for baselines that draw.
         margins: margins of the samples during training, [epochs, n], as `training_margins` gives them.
+        canaries: positions of the samples that stand at the end once more, with another label (see `influence_step`).
         memory: bytes that dense gradients may take.
         show: shows progress.
 
@@ -56,8 +58,6 @@ def baseline_harms(
     """
     if not names:
         return xr.Dataset()
-    from undertow.baselines.registry import baseline_harm
-
     needs = {need for name in names for need in BASELINE_NEEDS[name]}
     queries, samples = encoded
     found: dict[str, Any] = {
@@ -77,10 +77,24 @@ def baseline_harms(
     with show.track("baselines", len(names)) as advance:
         harms = []
         for name in names:
-            harms.append(baseline_harm(name, evidence))
+            harms.append(_harm(name, evidence, canaries))
             advance(1)
     return xr.Dataset(
         {"baseline_harm": (("baseline", "sample"), np.stack(harms))}, {"baseline": np.array(names, dtype=str)}
+    )
+
+
+def _harm(name: str, evidence: Evidence, canaries: np.ndarray | None) -> np.ndarray:
+    """Harm of every sample; where canaries stand twice, of each with the others as they were given, and as trained."""
+    from undertow.baselines.registry import baseline_harm
+
+    if canaries is None:
+        return baseline_harm(name, evidence)
+    n = evidence.samples - len(canaries)
+    given, taught = np.arange(n), np.arange(n)
+    taught[canaries] = n + np.arange(len(canaries))
+    return np.concatenate(
+        [baseline_harm(name, evidence.take(given)), baseline_harm(name, evidence.take(taught))[canaries]]
     )
 
 

@@ -14,7 +14,7 @@ from undertow.data import Planted, Samples
 from undertow.influence.store import check_covered, deciding_modules, module_keys
 from undertow.models.groups import available_groups
 from undertow.pipeline.scorer import Scorer, Scoring, stored_queries
-from undertow.pipeline.settings import AuditSettings
+from undertow.pipeline.settings import DEFAULT_CUT, AuditSettings
 from undertow.progress import Reporter
 
 
@@ -63,6 +63,7 @@ def harm_table(
     settings: AuditSettings,
     *,
     planted: Planted | None = None,
+    calibrated: tuple[np.ndarray, int] | None = None,
     reporter: Reporter | None = None,
 ) -> pd.DataFrame:
     """One row per training sample, in the order of the samples.
@@ -70,7 +71,8 @@ def harm_table(
     Columns: row, text, text_pair (where there is one), label, predicted_label, predicted_probability,
     suggested_label (most probable other label of a flagged row), loss, harm (higher = worse), rank
     (1 = most harmful), flagged, harm_<group> for each layer group, and baseline_<name> for each baseline; with planted
-    noise also planted and original_label.
+    noise also planted and original_label. ``calibrated`` is the harm of each row and how many are flagged, where the
+    settings do not say so.
 
     Raises:
         ConfigError: when the settings' layers select no module.
@@ -81,9 +83,11 @@ def harm_table(
     groups = {g: positions for g, positions in profile.items() if positions}
     groups[""] = deciding_modules(keys, covered, settings.layers)
     harm = group_harm(influence, groups, settings, reporter=reporter)
-    chosen = harm.pop("")
+    own = harm.pop("")
+    chosen = own if calibrated is None else calibrated[0]
     ranks = harm_ranks(chosen, seed=settings.seed)
-    flagged = flag(ranks, settings.cut)
+    cut = DEFAULT_CUT if settings.cut is None else settings.cut
+    flagged = flag(ranks, cut) if calibrated is None else ranks <= calibrated[1]
     table = {
         "row": train.rows,
         "text": train.texts,

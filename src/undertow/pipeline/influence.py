@@ -48,6 +48,7 @@ def influence_step(
     queries: Samples,
     settings: AuditSettings,
     *,
+    canaries: np.ndarray | None = None,
     places: Places | None = None,
     ranks: Ranks | None = None,
     reporter: Reporter | None = None,
@@ -68,6 +69,8 @@ def influence_step(
         train: training samples.
         queries: trusted samples.
         settings: estimators, what to track, maximum length, device, memory, precision, what to keep.
+        canaries: positions of the rows that stand in ``train`` twice: as they are, and at its end, in this order, with
+            the label that they were trained on. A baseline that compares rows sees each once.
         places: where files go; None keeps all in memory.
         ranks: which of several processes this is; then ``places`` are folders that all of them see.
         reporter: shows progress.
@@ -116,6 +119,7 @@ def influence_step(
             "query_loss": ("query", of_queries.loss),
             "query_correct": ("query", known.correct),
             "query_label": ("query", queries.labels),
+            "query_probability": (("query", "class"), of_queries.probabilities),
             "sample_label": ("sample", train.labels),
             "sample_loss": ("sample", of_samples.loss),
             "sample_probability": (("sample", "class"), of_samples.probabilities),
@@ -124,7 +128,7 @@ def influence_step(
         },
         coords={"class": np.array(train.classes, dtype=str)},
     )
-    variables = xr.merge([variables, _words(job, stores, known), _baselines(job, stores, margins)])
+    variables = xr.merge([variables, _words(job, stores, known), _baselines(job, stores, margins, canaries)])
     influence = writer.finish(variables)
     forget_trail(trail)
     me.wait()
@@ -146,7 +150,9 @@ def known_queries(store: GradientStore, queries: Samples) -> Queries:
     return Queries(len(queries), queries.labels, correct, np.exp(-found.loss.astype(np.float64)), None, queries.classes)
 
 
-def _baselines(job: Job, stores: tuple[GradientStore, GradientStore], margins: np.ndarray | None) -> xr.Dataset:
+def _baselines(
+    job: Job, stores: tuple[GradientStore, GradientStore], margins: np.ndarray | None, canaries: np.ndarray | None
+) -> xr.Dataset:
     return baseline_harms(
         job.settings.baselines,
         job.model,
@@ -156,6 +162,7 @@ def _baselines(job: Job, stores: tuple[GradientStore, GradientStore], margins: n
         pad_id=job.pad_id,
         seed=job.settings.seed,
         margins=margins,
+        canaries=canaries,
         memory=memory_budget(job.settings),
         show=job.show,
     )

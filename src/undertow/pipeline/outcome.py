@@ -12,14 +12,16 @@ from datasets import Dataset
 
 from undertow.data import write_jsonl
 from undertow.errors import RunFolderError
-from undertow.influence.store import open_influence
+from undertow.influence.store import open_influence, user_rows
 from undertow.metrics.noise import NoiseDetection
+from undertow.pipeline.calibration import Calibrated
 from undertow.pipeline.detections import detection_curves, detections, group_detections
 from undertow.pipeline.inputs import Inputs
 from undertow.pipeline.model import Candidate
 from undertow.pipeline.results import ArmResult, Results
 from undertow.pipeline.run_folder import RunFolder
-from undertow.pipeline.settings import AuditSettings
+from undertow.pipeline.settings import DEFAULT_CUT, AuditSettings
+from undertow.pipeline.written import write_table
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def finished_audit(run: RunFolder, inputs: Inputs) -> Audit:
             f"{run.path} holds a finished run from which {', '.join(gone)} is gone. Put it back, use a new --out, or "
             "--overwrite to compute the run again."
         )
-    harm, influence = pd.read_parquet(run.path / "harm.parquet"), open_influence(run.path / "influence.zarr")
+    harm = pd.read_parquet(run.path / "harm.parquet")
+    influence = user_rows(open_influence(run.path / "influence.zarr"))
     results = Results.model_validate(run.manifest["results"])
     return audit_of(run, inputs, harm, influence, results, folder=run.path)
 
@@ -91,10 +94,17 @@ def audit_of(
 
 
 def results_of(
-    candidate: Candidate, inputs: Inputs, influence: xr.Dataset, harm: pd.DataFrame, arms: tuple[ArmResult, ...]
+    candidate: Candidate,
+    inputs: Inputs,
+    influence: xr.Dataset,
+    harm: pd.DataFrame,
+    arms: tuple[ArmResult, ...],
+    calibration: Calibrated | str = "",
 ) -> Results:
-    """Accuracies, noise detection, counts and notes of an audit."""
+    """Accuracies, noise detection, counts and notes of an audit; ``calibration`` may say why there is none."""
     settings = candidate.settings
+    calibrated = calibration if isinstance(calibration, Calibrated) else None
+    uncalibrated = (calibration,) if isinstance(calibration, str) and calibration else ()
     return Results(
         model=candidate.name,
         training_source=inputs.train.source,
@@ -108,12 +118,20 @@ def results_of(
         flagged=int(harm["flagged"].sum()),
         evaluated_on=inputs.evaluated_on if arms else "",
         detected=inputs.detected,
-        notes=(*inputs.notes, *candidate.notes, *_truncation(influence, settings)),
+        cut=_cut(settings, calibrated, len(harm)),
+        calibration=None if calibrated is None else calibrated.result,
+        notes=(*inputs.notes, *candidate.notes, *uncalibrated, *_truncation(influence, settings)),
         planted=int(harm["planted"].sum()) if "planted" in harm else 0,
         detections=detections(harm, influence, settings),
         group_detections=group_detections(harm),
         arms=arms,
     )
+
+
+def _cut(settings: AuditSettings, calibrated: Calibrated | None, rows: int) -> float:
+    if settings.cut is None and calibrated is not None:
+        return calibrated.flagged / rows
+    return DEFAULT_CUT if settings.cut is None else settings.cut
 
 
 def _truncation(influence: xr.Dataset, settings: AuditSettings) -> tuple[str, ...]:
@@ -128,9 +146,12 @@ def _truncation(influence: xr.Dataset, settings: AuditSettings) -> tuple[str, ..
     )
 
 
-def write_outputs(run: RunFolder, result: Audit) -> None:
+def write_outputs(run: RunFolder, result: Audit, calibrated: Calibrated | None = None) -> None:
     """Leave tables, cleaned data, results and report in the run folder."""
     with run.stage("outputs"):
+        if calibrated is not None:
+            write_table(calibrated.choices, run.path / "choices.parquet")
+            write_table(calibrated.cuts, run.path / "cuts.parquet")
         temporary = run.path / "harm.parquet.tmp"
         result.harm.to_parquet(temporary, index=False)
         temporary.replace(run.path / "harm.parquet")

@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from undertow.calibrate.choices import FEW
 from undertow.errors import RunFolderError
 from undertow.metrics.noise import NoiseDetection
 from undertow.pipeline.detections import detection_curves
-from undertow.pipeline.results import Results
+from undertow.pipeline.results import CalibrationResult, Results
 from undertow.pipeline.settings import AuditSettings, option_flag
-from undertow.report import Arm, NDRCurve, ReportData, Stage, write_report
+from undertow.report import Arm, CalibrationView, Judged, NDRCurve, ReportData, Stage, write_report
 
 _GIVEN = ("model", "train", "validation", "queries", "test")
 
@@ -43,8 +44,8 @@ def report_data(harm: pd.DataFrame, results: Results, manifest: Mapping[str, Any
         harm=harm,
         estimator=asked["estimators"][0],
         layers=asked["layers"],
-        aggregation=asked["aggregate"],
-        cut=asked["cut"],
+        aggregation=_aggregation(asked, results),
+        cut=results.cut,
         curves=tuple(_curve(name, c) for name, c in detection_curves(harm).items()),
         arms=tuple(Arm(a.name, a.rows, a.accuracy, a.low, a.high) for a in results.arms),
         evaluated_on=results.evaluated_on if results.arms else "",
@@ -54,7 +55,42 @@ def report_data(harm: pd.DataFrame, results: Results, manifest: Mapping[str, Any
         versions=manifest["versions"],
         fingerprints=manifest.get("fingerprints", {}),
         next_steps=next_steps(asked, folder, results.arms != ()),
+        calibration=None if results.calibration is None else _calibration(results.calibration),
     )
+
+
+def _calibration(found: CalibrationResult) -> CalibrationView:
+    remarks = [
+        "Their own rows are audited with the label that you gave. That the model learned another one moved their "
+        f"harm: AUROC {found.canary_shift:.2f} against the rest, where 0.5 is none; they are moved back to "
+        "its quantiles."
+    ]
+    if found.way == "as asked":
+        remarks.append("The harm is the one that you asked for; the choices are shown beside it.")
+    return CalibrationView(
+        canaries=found.canaries,
+        choices=found.choices,
+        best=tuple(Judged(c.name, c.auroc, c.low, c.high) for c in found.best),
+        ways=tuple(Judged(told_way(e.name), e.auroc, e.low, e.high, e.name == found.way) for e in found.entries),
+        remarks=tuple(remarks),
+    )
+
+
+def told_way(name: str) -> str:
+    """A way to one harm as a reader is told of it."""
+    known = {
+        "average": f"average of the best {FEW} choices",
+        "single": "the best choice",
+        "learned": "learned from all choices",
+    }
+    return known.get(name, f"fixed: {name}")
+
+
+def _aggregation(asked: Mapping[str, Any], results: Results) -> str:
+    found = results.calibration
+    if found is None or found.way == "as asked":
+        return str(asked["aggregate"])
+    return f"calibrated: {told_way(found.way)}"
 
 
 def next_steps(asked: Mapping[str, Any], folder: Path | None, retrained: bool) -> tuple[str, ...]:
@@ -79,8 +115,8 @@ def _options(asked: Mapping[str, Any]) -> list[str]:
     for name, value in asked.items():
         if value is None or value == defaults.get(name):
             continue
-        told.append(option_flag(name))
-        if value is not True:
+        told.append(option_flag(name) if value is not False else f"--no-{name.replace('_', '-')}")
+        if not isinstance(value, bool):
             told.append(",".join(value) if isinstance(value, list) else str(value))
     return told
 

@@ -24,7 +24,7 @@ from undertow.pipeline.influence import modules_of
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
 from undertow.pipeline.model import Candidate, ModelLike, describe_model, load_candidate
 from undertow.pipeline.precision import compute_dtype, kept_dtype
-from undertow.pipeline.settings import AuditSettings
+from undertow.pipeline.settings import DEFAULT_CUT, AuditSettings
 from undertow.pipeline.steps import check_device, check_libraries, device_of
 from undertow.progress import Reporter, Silent
 
@@ -189,7 +189,7 @@ def _training(candidate: Candidate, inputs: Inputs) -> float:
     settings = candidate.settings
     once = settings.epochs * (len(inputs.train) + len(inputs.selection) / 2)
     arms = (3 if inputs.planted else 2) if settings.retrain else 0  # cleaned, random removal, oracle
-    return (int(candidate.trained_here) + arms * (1 - settings.cut)) * once
+    return (int(candidate.trained_here) + arms * (1 - (DEFAULT_CUT if settings.cut is None else settings.cut))) * once
 
 
 def _alike(

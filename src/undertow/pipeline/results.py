@@ -33,6 +33,68 @@ class ArmResult(_Frozen):
     difference_high: float
 
 
+class ChoiceResult(_Frozen):
+    """A choice of estimator, layers and aggregation: how it separates canaries from the rest, with a 95% interval."""
+
+    name: str
+    auroc: float
+    low: float
+    high: float
+
+
+class EntryResult(_Frozen):
+    """A way to make one harm, judged by canaries that did not choose it; ``ahead`` is its gain over the average."""
+
+    name: str
+    auroc: float
+    low: float
+    high: float
+    ahead: float
+    ahead_low: float
+    ahead_high: float
+
+
+class CalibrationResult(_Frozen):
+    """What canaries said.
+
+    ``way`` is the harm that is used: the average of the best few choices, the single best, a learned one, or as asked.
+    ``best`` are the best choices, ``single`` the simplest that cannot be told from the best, ``entries`` the ways.
+    ``share`` is the share of wrong labels; ``suggested`` the number of rows to flag, ``precision`` and ``recall`` what
+    is expected of them, ``refused`` why none is. ``canary_shift`` is the AUROC of the canaries under the user's label
+    against the rest: 0.5 where being trained on another label did not move their harm, which is corrected.
+    """
+
+    canaries: int
+    way: str
+    choices: int
+    best: tuple[ChoiceResult, ...]
+    single: ChoiceResult
+    entries: tuple[EntryResult, ...]
+    share: float
+    share_low: float
+    share_high: float
+    memory: float
+    suggested: int
+    precision: float
+    precision_low: float
+    precision_high: float
+    recall: float
+    refused: str
+    canary_shift: float
+
+    @property
+    def sentence(self) -> str:
+        """The share and the suggested cut in words."""
+        span = f"{self.share_low:.0%} to {self.share_high:.0%}"
+        if self.refused:
+            return f"Nothing is suggested to be flagged: {self.refused}."
+        promise = f"{self.precision:.0%} of them ({self.precision_low:.0%} to {self.precision_high:.0%})"
+        return (
+            f"About {self.share:.0%} of the labels look wrong ({span}, 95%). The suggested cut is {self.suggested:,} "
+            f"rows: {promise} are expected to be wrong, and to be {self.recall:.0%} of all that are."
+        )
+
+
 class Results(_Frozen):
     """Everything an audit found but the tables."""
 
@@ -46,6 +108,8 @@ class Results(_Frozen):
     parameters: int
     query_accuracy: float
     flagged: int
+    cut: float = 0.3
+    calibration: CalibrationResult | None = None
     evaluated_on: str
     detected: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -62,6 +126,8 @@ class Results(_Frozen):
     def verdict(self) -> str:
         """What came out, in a sentence or two that claim no more than was measured."""
         said = [f"{self.flagged:,} of {self.training_rows:,} rows are flagged as most harmful."]
+        if self.calibration is not None:
+            said.append(self.calibration.sentence)
         audit = next((d for d in self.detections if d.name == "audit"), None)
         if audit is not None:
             said.append(

@@ -18,6 +18,7 @@ from undertow.aggregation.stability import Bootstrap
 from undertow.errors import ConfigError, RunFolderError
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.scorer import Scored, Scorer, Scoring
+from undertow.pipeline.settings import DEFAULT_CUT
 from undertow.pipeline.written import read_harm
 from undertow.progress import Bars, Reporter, Silent
 
@@ -137,7 +138,7 @@ def score_tables(run: Path, options: ScoreOptions, reporter: Reporter | None = N
     scorer = Scorer.of_run(run, memory=memory_bytes(options.memory), reporter=reporter)
     harm = read_harm(folder.path, scorer.influence)
     scorings = _scorings(options, asked)
-    cut, seed = asked["cut"] if options.cut is None else options.cut, int(asked["seed"])
+    cut, seed = _cut_of(folder) if options.cut is None else options.cut, int(asked["seed"])
     check_cut(cut)
     bootstrap = None
     if options.bootstrap is not None:
@@ -160,6 +161,12 @@ def score_tables(run: Path, options: ScoreOptions, reporter: Reporter | None = N
         _write(table, path)
         tables.append(ScoreTable(table, found, cut, path))
     return tables
+
+
+def _cut_of(folder: RunFolder) -> float:
+    """The share that the run flagged; the default where that was nothing."""
+    flagged: float | None = folder.manifest.get("results", {}).get("cut")
+    return flagged or folder.manifest["configuration"]["cut"] or DEFAULT_CUT
 
 
 def _scorings(options: ScoreOptions, asked: Mapping[str, Any]) -> list[Scoring]:

@@ -16,7 +16,7 @@ from undertow.aggregation.queries import Queries
 from undertow.aggregation.reductions import InMemory, OnDisk, Reductions, identity
 from undertow.aggregation.stability import Bootstrap, Stability
 from undertow.errors import ConfigError, RunFolderError
-from undertow.influence.store import check_covered, deciding_modules, module_keys, open_influence
+from undertow.influence.store import check_covered, deciding_modules, module_keys, open_influence, user_rows
 from undertow.pipeline.run_folder import RunFolder
 from undertow.progress import Reporter, Silent
 
@@ -147,7 +147,7 @@ class Scorer:
                 "where it stopped."
             )
         kept = folder.path / REDUCTIONS
-        return cls(open_influence(store), reductions=kept, memory=memory, reporter=reporter)
+        return cls(user_rows(open_influence(store)), reductions=kept, memory=memory, reporter=reporter)
 
     def _kept_in(self, folder: Path | None) -> Reductions:
         made_of = self.influence.attrs.get("fingerprint")

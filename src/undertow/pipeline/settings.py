@@ -6,11 +6,16 @@ from pydantic import Field, ValidationError, field_validator
 
 from undertow.aggregation.names import AGGREGATION_NAMES, check_aggregation, check_queries, check_weighing, is_reducible
 from undertow.baselines.names import check_baselines
+from undertow.calibrate.canaries import canary_count
+from undertow.calibrate.goal import Goal
 from undertow.errors import ConfigError, UndertowError
 from undertow.influence.names import check_estimators
 from undertow.models.groups import check_layers
 from undertow.models.trackable import check_track
 from undertow.training.config import FinetuneConfig
+
+# Share of the rows that is flagged where nobody says how many.
+DEFAULT_CUT = 0.3
 
 
 class AuditSettings(FinetuneConfig):
@@ -60,7 +65,22 @@ class AuditSettings(FinetuneConfig):
     )
     weigh: str = Field("equal", description="what each query weighs: equal, balanced (over classes) or confidence")
     correct_only: bool = Field(False, description="only queries that the model predicts correctly: --only correct")
-    cut: float = Field(0.3, gt=0, lt=1, description="share of the rows to flag, between 0 and 1")
+    cut: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the rows to flag, between 0 and 1; unless given, what calibration suggests, and 0.3 "
+        "without it",
+    )
+    calibrate: bool = Field(
+        True,
+        description="give some rows a wrong label before fine-tuning (canaries), to choose scores and the cut by",
+    )
+    canaries: float = Field(0.04, description="share of the rows that become canaries, at least 50 of them")
+    target_precision: float | None = Field(
+        None, description="share of the flagged rows that is to be wrong; unless given, the cut of the best F1"
+    )
+    target_recall: float | None = Field(None, description="share of the wrong labels that is to be flagged")
     plant: float | None = Field(
         None, gt=0, lt=1, description="share of the labels to flip first, to measure how many are found"
     )
@@ -126,6 +146,11 @@ class AuditSettings(FinetuneConfig):
         return expression
 
     @property
+    def goal(self) -> Goal:
+        """What the suggested cut is to serve."""
+        return Goal(self.target_precision, self.target_recall)
+
+    @property
     def counted(self) -> tuple[str, ...]:
         """Which queries count, whichever way it was said."""
         return (*(name for name in self.only if name != "all"), "correct") if self.correct_only else self.only
@@ -133,6 +158,8 @@ class AuditSettings(FinetuneConfig):
     def model_post_init(self, _: Any) -> None:
         """Checks that need more than one field."""
         check_aggregation(self.aggregate, self.k)
+        canary_count(0, self.canaries)
+        self.goal.check()
         check_queries(self.only, self.weigh)
         check_weighing(self.aggregate, self.weigh)
         if self.keep != "tensor" and not is_reducible(self.aggregate):

@@ -136,10 +136,27 @@ def predict_step(
     reporter: Reporter | None = None,
 ) -> np.ndarray:
     """Predicted class of each sample, [n]."""
+    predicted: np.ndarray = probabilities_step(
+        model, tokenizer, samples, settings, name=name, reporter=reporter
+    ).argmax(1)
+    return predicted
+
+
+def probabilities_step(
+    model: nn.Module,
+    tokenizer: Any,
+    samples: Samples,
+    settings: AuditSettings,
+    *,
+    name: str = "predictions",
+    reporter: Reporter | None = None,
+) -> np.ndarray:
+    """Probability of each class for each sample, [n, classes]."""
     encoded = encode(samples, tokenizer, settings.max_length)
     model = model.to(device_of(settings))
     with (reporter or Silent()).track(name, len(samples)) as advance, modes_kept(model):
-        return predict(model, encoded, pad_id=tokenizer.pad_token_id, advance=advance).predicted
+        found = predict(model, encoded, pad_id=tokenizer.pad_token_id, advance=advance)
+    return found.probabilities
 
 
 def device_of(settings: AuditSettings, local: int = 0) -> str:

@@ -70,6 +70,36 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A way to a harm, and how it tells canaries from the rest: AUROC with its 95% interval."""
+
+    name: str
+    auroc: float
+    low: float
+    high: float
+    used: bool = False
+
+
+@dataclass(frozen=True)
+class CalibrationView:
+    """What canaries said.
+
+    Attributes:
+        canaries: how many rows were given a wrong label.
+        choices: how many choices were tried.
+        best: the best of them, best first.
+        ways: ways to make one harm, and fixed choices to compare with, judged by canaries that did not choose them.
+        remarks: what a reader should know of it, a sentence each.
+    """
+
+    canaries: int
+    choices: int
+    best: tuple[Judged, ...]
+    ways: tuple[Judged, ...]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything one report shows.
 
@@ -93,6 +123,7 @@ class ReportData:
         versions: library to version.
         fingerprints: data set to fingerprint.
         next_steps: commands to run next.
+        calibration: what canaries said; None where there were none.
     """
 
     model: str
@@ -114,6 +145,7 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     next_steps: tuple[str, ...] = ()
+    calibration: CalibrationView | None = None
 
     @property
     def truth_known(self) -> bool:

@@ -46,6 +46,8 @@ def render(data: ReportData) -> str:
         class_list=summary.class_list(data.classes),
         cards=summary.cards(data),
         settings=summary.settings(data),
+        best=summary.judged_table(data.calibration.best) if data.calibration else [],
+        ways=summary.judged_table(data.calibration.ways) if data.calibration else [],
         figures=list(_figures(data)),
         classes=rows.class_rows(data.harm),
         class_count=data.harm["label"].nunique(),

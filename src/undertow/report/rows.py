@@ -41,7 +41,10 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class WorstRow:
-    """One line of the table of worst rows; ``was`` is the original label of a planted row."""
+    """One line of the table of worst rows; ``was`` is the original label of a planted row.
+
+    ``wrong`` is the probability that its label is wrong, empty where nothing was calibrated.
+    """
 
     rank: int
     row: int
@@ -60,6 +63,8 @@ class WorstRow:
     flagged: bool
     planted: bool
     was: str
+    wrong: str = ""
+    wrong_value: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,8 @@ def _worst_row(line: dict[Hashable, Any], heat: tuple[HeatCell, ...], truth_know
         flagged=bool(line["flagged"]),
         planted=planted,
         was=label(line.get("original_label")) if planted else "",
+        wrong=percent(_float(line["wrong"]), 0) if "wrong" in line else "",
+        wrong_value=_float(line.get("wrong", 0.0)),
     )
 
 

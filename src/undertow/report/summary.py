@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undertow.report.model import Arm, ReportData
+from undertow.report.model import Arm, Judged, ReportData
 from undertow.report.text import clip, count, duration, fixed, memory, percent, points
 
 
@@ -82,6 +82,11 @@ def settings(data: ReportData) -> list[tuple[str, str]]:
     ]
 
 
+def judged_table(judged: Sequence[Judged]) -> list[tuple[str, str, str, bool]]:
+    """Name, AUROC and interval of each, and whether it is the one that is used."""
+    return [(clip(j.name, 60), fixed(j.auroc, 3), f"{fixed(j.low, 3)}–{fixed(j.high, 3)}", j.used) for j in judged]
+
+
 def class_list(classes: Sequence[str], shown: int = 8) -> str:
     """The class names, the first few of many."""
     names = ", ".join(clip(name, 40) for name in classes[:shown])
@@ -138,6 +143,11 @@ _WITH_TRUTH = (
     ("NDR@k", "Noise detection rate: the share of the planted noise among the worst k% of the rows."),
     ("AUC-NDR", "The area under the NDR curve, divided by that of the ideal order: 1 is the best."),
 )
+_WITH_CANARIES = (
+    ("Canary", "A row that was given a wrong label before training, to see which scores find it. All are undone."),
+    ("AUROC", "How often a canary has the higher harm, of all pairs of a canary and another row. 0.5 is chance."),
+    ("Wrong", "The probability that the label of a row is wrong, from its harm, the canaries and the model's doubts."),
+)
 _WITH_ARMS = (
     (
         "Retraining arm",
@@ -150,4 +160,5 @@ _WITH_ARMS = (
 def words(data: ReportData) -> list[tuple[str, str]]:
     """The terms the page uses and what they mean."""
     truth = _WITH_TRUTH if data.truth_known or data.curves else ()
-    return [*_ALWAYS, *truth, *(_WITH_ARMS if data.arms else ())]
+    canaries = _WITH_CANARIES if data.calibration else ()
+    return [*_ALWAYS, *canaries, *truth, *(_WITH_ARMS if data.arms else ())]

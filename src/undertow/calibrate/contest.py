@@ -1,0 +1,104 @@
+"""Which way to make one harm of all choices: the best one, the average of the best few, or a learned model."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from undertow.calibrate.choices import FEW, Ranking, average, held_out_choice, held_out_folds, rank_choices
+from undertow.calibrate.learned import FOLDS, learned_harm
+from undertow.calibrate.standing import standing
+
+AVERAGE, SINGLE, LEARNED = "average", "single", "learned"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way, judged by canaries that it was not chosen by.
+
+    Attributes:
+        name: ``average``, ``single``, ``learned``, or what a fixed choice is called.
+        auroc: held-out AUROC of canaries against the rest, with a 95% interval over canaries.
+        ahead: AUROC above that of the average, likewise.
+    """
+
+    name: str
+    auroc: tuple[float, float, float]
+    ahead: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What the contest gave.
+
+    Attributes:
+        winner: name of the way that is used.
+        harm: standing of every sample by it; 1 = most harmful.
+        entries: all ways, in the order they were tried.
+        ranking: of the single choices.
+    """
+
+    winner: str
+    harm: Float[np.ndarray, " sample"]
+    entries: tuple[Entry, ...]
+    ranking: Ranking
+
+
+def contest(
+    standings: Float[np.ndarray, "choice sample"],
+    rest: Int[np.ndarray, " row"],
+    canaries: Int[np.ndarray, " canary"],
+    twins: Int[np.ndarray, " canary"],
+    costs: Float[np.ndarray, " choice"],
+    *,
+    fixed: dict[str, int] | None = None,
+    few: int = FEW,
+    times: int = 1000,
+    seed: int = 0,
+) -> Contest:
+    """Judge every way by held-out canaries, and use the average of the best few unless another is surely better.
+
+    The best choice, and the few that are averaged, are chosen by four fifths of the canaries and judged by the last
+    fifth, in turn; likewise the learned model. Another way than the average is used where the whole 95% interval of
+    its gain over the average (of the same canaries) is above 0.
+
+    Args:
+        standings: of every sample by every choice, among the rest.
+        rest: positions of the samples that are not canaries.
+        canaries: positions of the canaries with the wrong label.
+        twins: positions of the same rows with the user's label.
+        costs: of each choice; ties go to the cheaper.
+        fixed: choices to compare with, by name, that are never used.
+        few: how many choices are averaged.
+        times: resamples of the canaries.
+        seed: of folds and resamples.
+    """
+    ranking = rank_choices(standings[:, canaries], costs.tolist(), times=times, seed=seed)
+    fold = held_out_folds(len(canaries), FOLDS, seed=seed + 1)
+    learned = learned_harm(standings, rest, canaries, twins, seed=seed)
+    judged = {
+        AVERAGE: held_out_choice(standings, rest, canaries, fold, few),
+        SINGLE: held_out_choice(standings, rest, canaries, fold, 1),
+        LEARNED: learned[canaries],
+        **{name: standings[i, canaries] for name, i in (fixed or {}).items()},
+    }
+    entries = _entries(judged, times, seed)
+    ahead = [e for e in entries if e.name in (SINGLE, LEARNED) and e.ahead[1] > 0]
+    winner = max(ahead, key=lambda e: e.ahead[0]).name if ahead else AVERAGE
+    harm = {
+        AVERAGE: average(standings, ranking.order, few),
+        SINGLE: standings[ranking.chosen],
+        LEARNED: learned,
+    }[winner]
+    return Contest(winner, standing(harm, harm[rest]), entries, ranking)
+
+
+def _entries(judged: dict[str, np.ndarray], times: int, seed: int) -> tuple[Entry, ...]:
+    count = len(judged[AVERAGE])
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), times) / count
+
+    def interval(values: np.ndarray) -> tuple[float, float, float]:
+        low, high = np.quantile(drawn @ values, [0.025, 0.975])
+        return float(values.mean()), float(low), float(high)
+
+    return tuple(Entry(name, interval(v), interval(v - judged[AVERAGE])) for name, v in judged.items())

@@ -1,0 +1,105 @@
+"""Where to cut: precision and recall at every cut, and the one that serves a goal."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from undertow.calibrate.goal import Goal
+from undertow.calibrate.share import Share
+
+# Below this, the lower end of the share is no evidence that anything is wrong.
+CLEAN = 0.005
+# Scores separate where even the lower end of the AUROC of canaries is above this.
+SEPARATE = 0.55
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What is expected of every cut, from no row (the first) to all of them.
+
+    Attributes:
+        precision: share of the flagged rows whose label is wrong; of none, that of the first row.
+        precision_low: at the lower end of the interval of the share.
+        precision_high: at the upper end.
+        recall: share of the wrong labels that are flagged.
+        f1: harmonic mean of both.
+    """
+
+    precision: Float[np.ndarray, " cut"]
+    precision_low: Float[np.ndarray, " cut"]
+    precision_high: Float[np.ndarray, " cut"]
+    recall: Float[np.ndarray, " cut"]
+    f1: Float[np.ndarray, " cut"]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """How many rows to flag, and why.
+
+    Attributes:
+        rows: number of rows; 0 where nothing is to be flagged.
+        precision: expected of them, with the interval of the share; 0 where none is flagged.
+        recall: expected.
+        refused: why nothing is flagged; empty where something is.
+    """
+
+    rows: int
+    precision: tuple[float, float, float]
+    recall: float
+    refused: str = ""
+
+
+def expected_cuts(
+    wrong: Float[np.ndarray, " row"], low: Float[np.ndarray, " row"], high: Float[np.ndarray, " row"]
+) -> Cuts:
+    """Precision and recall of every cut, from the probability of each row's label to be wrong.
+
+    Args:
+        wrong: probability of each row, the most harmful first.
+        low: the same, at the lower end of the share.
+        high: at its upper end.
+    """
+    counts = np.arange(1, len(wrong) + 1)
+
+    def precision(some: np.ndarray) -> np.ndarray:
+        return np.concatenate([some[:1], np.cumsum(some) / counts])
+
+    found = np.concatenate([[0.0], np.cumsum(wrong)])
+    recall = found / found[-1] if found[-1] > 0 else np.zeros_like(found)
+    right = precision(wrong)
+    total = right + recall
+    f1 = np.divide(2 * right * recall, total, out=np.zeros_like(total), where=total > 0)
+    return Cuts(right, precision(low), precision(high), recall, f1)
+
+
+def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None) -> Suggestion:
+    """The cut that serves the goal, or none where there is no evidence to cut by.
+
+    Args:
+        cuts: as `expected_cuts` gives them.
+        share: of wrong labels.
+        auroc_low: lower end of the AUROC of canaries by the harm that orders the rows.
+        goal: best F1 by default.
+    """
+    aim = goal or Goal()
+    aim.check()
+    nothing = (0.0, 0.0, 0.0)
+    if auroc_low <= SEPARATE:
+        why = f"the scores do not tell canaries from the rest well enough (AUROC at least {auroc_low:.2f})"
+        return Suggestion(0, nothing, 0.0, f"{why}, so no cut can be trusted")
+    if share.low < CLEAN:
+        return Suggestion(
+            0, nothing, 0.0, f"there is no evidence of wrong labels (at most {share.high:.1%} of the rows, from 0)"
+        )
+    if aim.precision is not None:
+        held = np.flatnonzero(cuts.precision >= aim.precision)
+        rows = int(held[-1]) if len(held) else 0
+        if rows == 0:
+            return Suggestion(0, nothing, 0.0, f"no cut reaches a precision of {aim.precision:.0%}")
+    elif aim.recall is not None:
+        rows = int(np.argmax(cuts.recall >= aim.recall))
+    else:
+        rows = int(np.argmax(cuts.f1))
+    low, value, high = (float(p[rows]) for p in (cuts.precision_low, cuts.precision, cuts.precision_high))
+    return Suggestion(rows, (value, low, high), float(cuts.recall[rows]))

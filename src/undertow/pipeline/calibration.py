@@ -1,0 +1,273 @@
+"""The calibration stage: canaries say which scores to trust, how much is wrong, and where to cut."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+
+from undertow.aggregation.cut import harm_ranks
+from undertow.aggregation.stability import Bootstrap
+from undertow.calibrate.choices import FEW
+from undertow.calibrate.contest import SINGLE, Contest, contest
+from undertow.calibrate.cut import Cuts, Suggestion, expected_cuts, suggest
+from undertow.calibrate.probability import probability_curves
+from undertow.calibrate.share import Share, Told, doubts, estimate_share
+from undertow.calibrate.standing import matched, standing, standings
+from undertow.data import Samples
+from undertow.influence.store import deciding_modules, module_keys, user_rows
+from undertow.pipeline.canaries import Planned
+from undertow.pipeline.choices import LOSS, Tried, try_choices
+from undertow.pipeline.harm import group_harm
+from undertow.pipeline.results import CalibrationResult, ChoiceResult, EntryResult
+from undertow.pipeline.scorer import Scorer, Scoring
+from undertow.pipeline.settings import AuditSettings
+from undertow.progress import Reporter
+
+# Name of the way that the settings fix.
+ASKED = "as asked"
+# Settings that say how influences become one harm: who sets one of them has chosen.
+_CHOOSING = ("layers", "aggregate", "k", "only", "weigh", "correct_only")
+_RESAMPLES = 50
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibration says of the user's rows.
+
+    Attributes:
+        harm: of each row, [n]; higher is worse.
+        flagged: how many of the most harmful rows are flagged.
+        wrong: probability of each row's label to be wrong.
+        low: the same at the lower end of the interval of the share.
+        high: at its upper end.
+        stability: share of the resamples of the queries that flag each row; None where the tensor was not kept.
+        canary: class index that each canary was trained on, -1 elsewhere.
+        result: all else, as plain values.
+        choices: table of all choices, best first.
+        cuts: table of all cuts.
+    """
+
+    harm: Float[np.ndarray, " n"]
+    flagged: int
+    wrong: Float[np.ndarray, " n"]
+    low: Float[np.ndarray, " n"]
+    high: Float[np.ndarray, " n"]
+    stability: Float[np.ndarray, " n"] | None
+    canary: Int[np.ndarray, " n"]
+    result: CalibrationResult
+    choices: pd.DataFrame
+    cuts: pd.DataFrame
+
+
+def calibrate(
+    influence: xr.Dataset, planned: Planned, trusted: Told, settings: AuditSettings, reporter: Reporter | None = None
+) -> Calibrated:
+    """Rank all choices by the canaries, make one harm of them, and say what it means.
+
+    Args:
+        influence: of the user's rows and, behind them, the canaries.
+        planned: the canaries.
+        trusted: what the model says of trusted rows that it was not trained on.
+        settings: goal, cut, seed, and a choice where the user made one.
+        reporter: shows progress.
+    """
+    c, n = len(planned.canaries), len(planned.taught)
+    twins, canaries = planned.canaries.positions, n + np.arange(c)
+    rest = np.setdiff1d(np.arange(n), twins)
+    tried = try_choices(influence, settings, reporter)
+    ranked = standings(tried.harms, rest)
+    costs = np.array([choice.cost for choice in tried.choices])
+    fixed = _fixed(tried, settings)
+    found = contest(ranked, rest, canaries, twins, costs, fixed=fixed, seed=settings.seed)
+    way, everyone = found.winner, found.harm
+    if _chosen_by_user(settings):
+        way, everyone = ASKED, _as_asked(influence, settings, rest, reporter)
+    auroc_low = _auroc_low(everyone[canaries], settings.seed)
+    told = Told(influence["sample_probability"].values, influence["sample_label"].values)
+    share = estimate_share(told.take(rest), told.take(canaries), trusted, seed=settings.seed)
+    harm = everyone[:n].copy()
+    harm[twins] = matched(everyone[twins], everyone[rest])
+    curves = probability_curves(
+        everyone[rest], doubts(told.take(rest), share), everyone[canaries], share, told.probabilities.shape[1]
+    )
+    wrong, low, high = (curve.at(harm) for curve in (curves.value, curves.low, curves.high))
+    order = np.argsort(harm_ranks(harm, seed=settings.seed))
+    cuts = expected_cuts(wrong[order], low[order], high[order])
+    advice = suggest(cuts, share, auroc_low, settings.goal)
+    flagged = advice.rows if settings.cut is None else round(settings.cut * n)
+    labels = np.full(n, -1)
+    labels[twins] = planned.canaries.labels
+    return Calibrated(
+        harm,
+        flagged,
+        wrong,
+        low,
+        high,
+        _stability(influence, tried, found, way, flagged, settings),
+        labels,
+        _result(tried, found, way, share, advice, float(standing(everyone[twins], everyone[rest]).mean()), c),
+        _choice_table(tried, found),
+        _cut_table(cuts, n),
+    )
+
+
+def calibration_columns(
+    calibrated: Calibrated, influence: xr.Dataset, train: Samples, flagged: Bool[np.ndarray, " n"], estimator: str
+) -> dict[str, object]:
+    """What calibration adds to the harm table, a value a row.
+
+    wrong: probability of the label to be wrong; wrong_low and wrong_high: at the ends of the interval of the share;
+    stability: share of the resamples of the queries that flag the row; canary_label: the label that a canary was
+    trained on; against: row ids of the queries that a flagged row harms most.
+    """
+    names = np.array([*train.classes, None], dtype=object)
+    columns: dict[str, object] = {
+        "wrong": calibrated.wrong,
+        "wrong_low": calibrated.low,
+        "wrong_high": calibrated.high,
+        "canary_label": names[calibrated.canary],
+    }
+    if calibrated.stability is not None:
+        columns["stability"] = calibrated.stability
+    if "influence" in influence:
+        columns["against"] = queries_against(influence, np.flatnonzero(flagged), estimator)
+    return columns
+
+
+def queries_against(
+    influence: xr.Dataset, rows: Int[np.ndarray, " row"], estimator: str, most: int = 5
+) -> list[object]:
+    """Row ids of the queries that each of some samples harms most, None for the other samples.
+
+    The influence is summed over the modules that decide by default, each divided by its deviation, so that none drowns
+    the others.
+    """
+    found: list[object] = [None] * influence.sizes["sample"]
+    covered = influence["covered"].sel(estimator=estimator).values
+    values, total = influence["influence"].sel(estimator=estimator), np.zeros((influence.sizes["query"], len(rows)))
+    for m in deciding_modules(module_keys(influence), covered, "all") if len(rows) else ():
+        block = values[m].values[:, rows].astype(np.float64)
+        total += block / max(block.std(), 1e-30)
+    ids = influence["query"].values
+    for at, column in zip(rows.tolist(), total.T, strict=True):
+        worst = np.argsort(column, kind="stable")[:most]
+        found[at] = [int(ids[q]) for q in worst if column[q] < 0]
+    return found
+
+
+def _fixed(tried: Tried, settings: AuditSettings) -> dict[str, int]:
+    """Choices that others make without looking: the paper's, the default, the loss."""
+    paper = "datainf" if "datainf" in settings.estimators else settings.estimators[0]
+    first = settings.estimators[0]
+    wanted = {
+        f"{paper}, all, vote 30%": tried.find(estimator=paper, layers="all", aggregate="vote", k=0.3, only="all"),
+        f"{paper}, all, mean": tried.find(estimator=paper, layers="all", aggregate="mean", only="all"),
+        f"{first}, all, rank": tried.find(estimator=first, layers="all", aggregate="rank", only="all"),
+        LOSS: tried.find(kind="baseline", estimator=LOSS),
+    }
+    return {name: at for name, at in wanted.items() if at is not None}
+
+
+def _chosen_by_user(settings: AuditSettings) -> bool:
+    fields = AuditSettings.model_fields
+    return any(getattr(settings, name) != fields[name].default for name in _CHOOSING)
+
+
+def _as_asked(
+    influence: xr.Dataset, settings: AuditSettings, rest: np.ndarray, reporter: Reporter | None
+) -> np.ndarray:
+    covered = influence["covered"].sel(estimator=settings.estimators[0]).values
+    modules = deciding_modules(module_keys(influence), covered, settings.layers)
+    harm = group_harm(influence, {"": modules}, settings, reporter=reporter)[""]
+    return standing(harm, harm[rest])
+
+
+def _auroc_low(canaries: np.ndarray, seed: int) -> float:
+    count = len(canaries)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), 1000) @ canaries / count
+    return float(np.quantile(drawn, 0.025))
+
+
+def _stability(
+    influence: xr.Dataset, tried: Tried, found: Contest, way: str, flagged: int, settings: AuditSettings
+) -> np.ndarray | None:
+    """How often resamples of the queries flag each row, by the choices that decide; None where they cannot say."""
+    if tried.scorings is None or not flagged:
+        return None
+    leading = [found.ranking.chosen] if way == SINGLE else found.ranking.order[:FEW].tolist()
+    scorings = [tried.scorings[i] for i in leading if i < len(tried.scorings)]
+    if way == ASKED:
+        scorings = [Scoring(settings.estimators[0], settings.layers, settings.aggregate, settings.k, settings.counted)]
+    if not scorings:
+        return None
+    own = user_rows(influence)
+    memory = None if settings.memory is None else int(settings.memory * 1e9)
+    bootstrap = Bootstrap(_RESAMPLES, seed=settings.seed, cut=min(max(flagged / own.sizes["sample"], 1e-9), 0.999))
+    scored = Scorer(own, memory=memory).scores(scorings, bootstrap)
+    shares = [s.stability.flagged for s in scored if s.stability is not None]
+    result: np.ndarray = np.mean(shares, axis=0)
+    return result
+
+
+def _result(
+    tried: Tried, found: Contest, way: str, share: Share, advice: Suggestion, shift: float, canaries: int
+) -> CalibrationResult:
+    ranking = found.ranking
+
+    def told(i: int) -> ChoiceResult:
+        return ChoiceResult(
+            name=tried.choices[i].name,
+            auroc=float(ranking.auroc[i]),
+            low=float(ranking.low[i]),
+            high=float(ranking.high[i]),
+        )
+
+    entries = tuple(
+        EntryResult(
+            name=e.name,
+            auroc=e.auroc[0],
+            low=e.auroc[1],
+            high=e.auroc[2],
+            ahead=e.ahead[0],
+            ahead_low=e.ahead[1],
+            ahead_high=e.ahead[2],
+        )
+        for e in found.entries
+    )
+    precision, low, high = advice.precision
+    return CalibrationResult(
+        canaries=canaries,
+        way=way,
+        choices=len(tried.choices),
+        best=tuple(told(int(i)) for i in ranking.order[:_SHOWN]),
+        single=told(ranking.chosen),
+        entries=entries,
+        share=share.value,
+        share_low=share.low,
+        share_high=share.high,
+        memory=share.memory,
+        suggested=advice.rows,
+        precision=precision,
+        precision_low=low,
+        precision_high=high,
+        recall=advice.recall,
+        refused=advice.refused,
+        canary_shift=shift,
+    )
+
+
+def _choice_table(tried: Tried, found: Contest) -> pd.DataFrame:
+    ranking = found.ranking
+    table = pd.DataFrame([choice.row() for choice in tried.choices])
+    table["auroc"], table["low"], table["high"] = ranking.auroc, ranking.low, ranking.high
+    table["tied"] = np.isin(np.arange(len(table)), ranking.tied)
+    return table.iloc[ranking.order].reset_index(drop=True)
+
+
+def _cut_table(cuts: Cuts, n: int) -> pd.DataFrame:
+    table = pd.DataFrame(vars(cuts))
+    table.insert(0, "rows", np.arange(n + 1))
+    return table

@@ -1,0 +1,182 @@
+"""An audit with canaries, from the command line to what is read back."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from undertow import audit, open_influence
+
+from . import tiny
+from .command import undertow
+from .conftest import QUICK, run
+
+ROWS, CANARIES = 520, 50
+
+
+@pytest.fixture(scope="module")
+def files(place, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many")
+    # Few other words, so that a few epochs teach what decides.
+    train, validation = (
+        tiny.rows(rows, seed=seed, classes=("praise", "blame"), words=(0, 1)) for rows, seed in ((ROWS, 21), (120, 22))
+    )
+    tiny.write(train, folder / "train.csv")
+    tiny.write(validation, folder / "validation.csv")
+    names = ("--model", place("bert"), "--train", folder / "train.csv", "--validation", folder / "validation.csv")
+    return (*names, *QUICK, "--epochs", 4, "--learning-rate", 0.03)
+
+
+@pytest.fixture(scope="module")
+def made(files, tmp_path_factory):
+    more = ("--plant", 0.2, "--estimator", "cosine,tracin", "--baseline", "aum,knn")
+    return run(tmp_path_factory.mktemp("runs") / "calibrated", *files, *more)
+
+
+def manifest(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_every_row_of_the_user_has_a_harm_and_a_probability(made):
+    table = pd.read_parquet(made.folder / "harm.parquet")
+    assert len(table) == ROWS
+    assert table["row"].tolist() == list(range(ROWS))
+    assert table["harm"].between(0, 1).all()
+    assert table["wrong"].between(0, 1).all()
+    assert (table["wrong_low"] <= table["wrong"] + 1e-9).all()
+    ordered = table.sort_values("rank")
+    assert (np.diff(ordered["wrong"]) <= 1e-9).all()
+    canaries = table[table["canary_label"].notna()]
+    assert len(canaries) == CANARIES
+    assert (canaries["canary_label"] != canaries["label"]).all()
+
+
+def test_noise_that_is_no_canary_is_found(made):
+    table = pd.read_parquet(made.folder / "harm.parquet")
+    result = manifest(made.folder)["results"]["calibration"]
+    bad = table["planted"].to_numpy(bool)
+    assert result["share_low"] <= bad.mean() <= result["share_high"]
+    assert result["share"] == pytest.approx(0.2, abs=0.05)
+    flagged = table["flagged"].to_numpy(bool)
+    assert flagged.sum() == result["suggested"] > 0
+    assert bad[flagged].mean() > 0.7
+    assert table["stability"].between(0, 1).all()
+    assert table["stability"][flagged].mean() > table["stability"][~flagged].mean() + 0.3
+
+
+def test_flagged_rows_name_queries_against_them(made):
+    table = pd.read_parquet(made.folder / "harm.parquet")
+    queries = set(open_influence(made.folder / "influence.zarr")["query"].values.tolist())
+    named = table.loc[table["flagged"], "against"]
+    assert (named.map(len) > 0).all()
+    assert {q for some in named for q in some} <= queries
+    assert table.loc[~table["flagged"], "against"].isna().all()
+
+
+def test_choices_and_cuts_are_kept(made):
+    choices, cuts = (pd.read_parquet(made.folder / f"{n}.parquet") for n in ("choices", "cuts"))
+    result = manifest(made.folder)["results"]["calibration"]
+    assert len(choices) == result["choices"] > 100
+    assert choices["auroc"].is_monotonic_decreasing
+    assert {"loss", "aum", "knn"} <= set(choices.loc[choices["kind"] == "baseline", "estimator"])
+    assert result["way"] in ("average", "single", "learned")
+    assert {e["name"] for e in result["entries"]} >= {"average", "single", "learned", "loss", "cosine, all, vote 30%"}
+    assert len(cuts) == ROWS + 1
+    chosen = cuts.iloc[result["suggested"]]
+    assert chosen["precision"] == pytest.approx(result["precision"])
+    assert chosen["f1"] == cuts["f1"].max()
+
+
+def test_the_stage_is_measured_and_said(made):
+    told = manifest(made.folder)
+    assert list(told["stages"]) == ["fine-tune", "influence", "calibration", "outputs"]
+    assert told["stages"]["calibration"]["outputs"] == {"canaries": CANARIES}
+    assert "of the labels look wrong" in made.outcome.out
+    assert "canaries told from the rest" in made.outcome.out
+    page = (made.folder / "report.html").read_text()
+    assert '<section id="calibration"' in page
+    assert "fixed: cosine, all, vote 30%" in page
+
+
+def test_canaries_stand_behind_the_users_rows_in_the_tensor_alone(made):
+    tensor = open_influence(made.folder / "influence.zarr")
+    assert tensor.sizes["sample"] == ROWS + CANARIES
+    assert (tensor["sample"].values[ROWS:] < 0).all()
+    for command in (("score",), ("layers",), ("compare",)):
+        outcome = undertow(*command, made.folder)
+        assert outcome.code == 0, outcome.err
+    scored = next((made.folder / "scores").glob("*.parquet"))
+    assert len(pd.read_parquet(scored)) == ROWS
+
+
+def test_the_same_command_finds_it_finished(made):
+    again = undertow("audit", *made.arguments, "--out", made.folder)
+    assert again.code == 0, again.err
+    assert "is finished" in again.err
+
+
+def test_goals_and_cuts(files, made, tmp_path):
+    goal = run(tmp_path / "goal", *files, "--plant", 0.2, "--target-recall", 0.99)
+    fixed = run(tmp_path / "fixed", *files, "--plant", 0.2, "--cut", 0.1, "--aggregate", "vote")
+    told, other = manifest(goal.folder)["results"], manifest(fixed.folder)["results"]
+    assert told["calibration"]["recall"] >= 0.99
+    assert told["flagged"] > manifest(made.folder)["results"]["flagged"]
+    assert other["flagged"] == round(0.1 * ROWS)
+    assert other["calibration"]["way"] == "as asked"
+
+
+def test_clean_data_is_left_alone(files, tmp_path):
+    clean = run(tmp_path / "clean", *files, "--retrain")
+    told = manifest(clean.folder)
+    assert told["results"]["flagged"] <= 0.01 * ROWS
+    assert "retrain: as given" in told["stages"]
+    if not told["results"]["flagged"]:
+        assert "Nothing is suggested to be flagged" in clean.outcome.out
+        assert (clean.folder / "removed.jsonl").read_text() == ""
+
+
+def test_without_calibration_all_is_as_before(files, tmp_path):
+    plain = run(tmp_path / "plain", *files, "--no-calibrate")
+    told = manifest(plain.folder)
+    assert told["results"]["calibration"] is None
+    assert told["results"]["flagged"] == round(0.3 * ROWS)
+    assert open_influence(plain.folder / "influence.zarr").sizes["sample"] == ROWS
+
+
+def test_too_few_rows_are_said(plain):
+    assert "cannot spare 50 canaries" in " ".join(plain.outcome.out.split())
+
+
+def test_a_model_that_is_not_trained_here_is_not_calibrated(place, files, tmp_path):
+    outcome = run(tmp_path / "own", "--model", place("classifier"), *files[2:]).outcome
+    assert "canaries have to be planted before training" in " ".join(outcome.out.split())
+
+
+@pytest.mark.parametrize("keep", ["groups", "scores"])
+def test_without_the_tensor_layers_are_chosen_alone(files, tmp_path, keep):
+    kept = run(tmp_path / "kept", *files, "--plant", 0.2, "--keep", keep)
+    table = pd.read_parquet(kept.folder / "harm.parquet")
+    assert set(pd.read_parquet(kept.folder / "choices.parquet")["aggregate"]) == {"rank", ""}
+    assert not {"against", "stability"} & set(table.columns)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--canaries", 0.5), "--canaries 0.5"),
+        (("--target-precision", 1.2), "--target-precision 1.2"),
+        (("--target-precision", 0.5, "--target-recall", 0.5), "contradict"),
+    ],
+)
+def test_options_out_of_range_are_refused(refused_early, more, said):
+    assert said in refused_early(*more)
+
+
+def test_in_memory(place, files):
+    train, validation = (pd.read_csv(files[i]) for i in (3, 5))
+    options = {"epochs": 4, "batch_size": 16, "learning_rate": 0.03, "plant": 0.2, "progress": False}
+    found = audit(str(place("bert")), train, validation, **options)
+    assert found.results.calibration is not None
+    assert found.influence.sizes["sample"] == ROWS == len(found.harm)
+    assert len(found.cleaned) + len(found.removed) == ROWS

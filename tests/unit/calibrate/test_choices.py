@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from undertow.calibrate.choices import average, held_out_choice, held_out_folds, rank_choices
+from undertow.calibrate.contest import contest
+from undertow.calibrate.learned import learned_harm
+from undertow.calibrate.standing import matched, standing, standings
+from undertow.metrics.noise import auroc
+
+from .scores import choices
+
+VALUES = st.lists(st.integers(-5, 5), min_size=1, max_size=30)
+
+
+@settings(deadline=None)
+@given(VALUES, VALUES)
+def test_mean_standing_is_the_auroc(canaries: list[int], rest: list[int]):
+    harm = np.array(canaries + rest, dtype=float)
+    is_canary = np.arange(len(harm)) < len(canaries)
+    assert standing(harm[is_canary], harm[~is_canary]).mean() == pytest.approx(auroc(harm, is_canary))
+
+
+@settings(deadline=None)
+@given(VALUES, VALUES)
+def test_standing_knows_order_alone(values: list[int], rest: list[int]):
+    some, others = np.array(values, dtype=float), np.array(rest, dtype=float)
+    assert np.array_equal(standing(some, others), standing(np.exp(some), np.exp(others)))
+
+
+@settings(deadline=None)
+@given(VALUES, VALUES)
+def test_matched_values_keep_their_order_and_take_the_reference(values: list[int], rest: list[int]):
+    some, others = np.array(values, dtype=float), np.array(rest, dtype=float)
+    found = matched(some, others)
+    assert found.min() >= others.min()
+    assert found.max() <= others.max()
+    order = np.argsort(some)
+    assert (np.diff(found[order]) >= 0).all()
+    assert (np.diff(found[order])[np.diff(some[order]) == 0] == 0).all()
+
+
+def test_matched_takes_a_shift_away():
+    random = np.random.default_rng(0)
+    rest, shifted = random.normal(size=2000), random.normal(size=200) + 1.5
+    assert standing(shifted, rest).mean() > 0.8
+    assert standing(matched(shifted, rest), rest).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_best_choice_leads_and_ties_go_to_the_cheaper():
+    harm, rest, canaries, _, _ = choices(1000, 100, [0.0, 2.0, 0.5], seed=0)
+    harm = np.vstack([harm, harm[1]])  # the same as the best, and cheaper
+    u = standings(harm, rest)[:, canaries]
+    found = rank_choices(u, [1, 9, 1, 2])
+    assert found.order[:2].tolist() == [3, 1]
+    assert found.chosen == 3
+    assert set(found.tied) == {1, 3}
+    assert (found.low < found.auroc).all()
+    assert (found.auroc < found.high).all()
+    assert found.auroc[0] == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_order_of_choices_and_samples_does_not_matter():
+    harm, rest, canaries, _, _ = choices(300, 50, [0.2, 1.0, 2.0, 0.5], seed=1)
+    found = rank_choices(standings(harm, rest)[:, canaries], [1, 2, 3, 4])
+    moved, random = np.array([2, 0, 3, 1]), np.random.default_rng(0)
+    shuffled = np.concatenate([random.permutation(rest), random.permutation(canaries)])
+    again = rank_choices(standings(harm[moved][:, shuffled], rest)[:, canaries], [3, 1, 4, 2])
+    assert again.auroc == pytest.approx(found.auroc[moved])
+    assert moved[again.order].tolist() == found.order.tolist()
+
+
+def test_held_out_choice_does_not_reward_chance():
+    """Of many choices that know nothing, the best looks good to the canaries that chose it, not to the others."""
+    harm, rest, canaries, _, _ = choices(500, 60, [0.0] * 200, seed=2)
+    u = standings(harm, rest)
+    assert u[:, canaries].mean(axis=1).max() > 0.6
+    held_out = held_out_choice(u, rest, canaries, held_out_folds(60, 5, seed=0), few=1)
+    assert held_out.mean() < 0.56
+
+
+def test_the_average_of_independent_choices_beats_each():
+    harm, rest, canaries, twins, bad = choices(2000, 100, [1.0] * 12, seed=3)
+    u = standings(harm, rest)
+    found = contest(u, rest, canaries, twins, np.ones(12), times=200)
+    assert found.winner in ("average", "learned")
+    assert auroc(found.harm[rest], bad) > max(auroc(h[rest], bad) for h in harm) + 0.1
+    assert [e.name for e in found.entries] == ["average", "single", "learned"]
+
+
+def test_what_is_surely_better_than_the_average_replaces_it():
+    harm, rest, canaries, twins, bad = choices(1500, 150, [3.0, *[0.0] * 30], seed=4)
+    u = standings(harm, rest)
+    found = contest(u, rest, canaries, twins, np.ones(31), fixed={"paper": 5}, times=300)
+    assert found.winner in ("single", "learned")
+    assert auroc(found.harm[rest], bad) > 0.95
+    assert next(e for e in found.entries if e.name == "paper").auroc[0] < 0.7
+
+
+def test_where_nothing_separates_the_average_stays():
+    harm, rest, canaries, twins, _ = choices(500, 60, [0.0] * 40, seed=5)
+    found = contest(standings(harm, rest), rest, canaries, twins, np.ones(40), times=200)
+    assert found.winner == "average"
+    assert found.entries[0].auroc[1] < 0.5 < found.entries[0].auroc[2]
+
+
+def test_no_sample_is_scored_by_a_model_that_saw_it():
+    """Features that name each sample are learned by heart, and must not help."""
+    random = np.random.default_rng(0)
+    n, c = 60, 30
+    noise = random.random((200, n + 2 * c))
+    rest, canaries = np.arange(n), np.arange(n, n + c)
+    harm = learned_harm(noise, rest, canaries, canaries + c, seed=0)
+    assert 0.3 < auroc(harm[: n + c], np.arange(n + c) >= n) < 0.7
+
+
+def test_the_learned_order_does_not_depend_on_the_order_of_choices():
+    harm, rest, canaries, twins, _ = choices(300, 60, [1.0, 0.3, 2.0, 0.1], seed=6)
+    u = standings(harm, rest)
+    found = learned_harm(u, rest, canaries, twins, seed=0)
+    assert learned_harm(u[[3, 1, 0, 2]], rest, canaries, twins, seed=0) == pytest.approx(found, abs=0.02)
+
+
+def test_averages_are_of_the_best_few():
+    u = np.array([[0.1, 0.9], [0.5, 0.7], [0.0, 0.0]])
+    assert average(u, np.array([1, 0, 2]), few=2) == pytest.approx([0.3, 0.8])

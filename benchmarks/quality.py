@@ -124,6 +124,7 @@ def run_audit(data: Path, cell: Cell, out: Path) -> Audit:
         max_length=cell.size.max_length,
         seed=cell.seed,
         finetune="always",
+        calibrate=False,
         cancellation="none",
     )
     return audit(MODELS[cell.model](), train, selection, queries=queries, out=out, settings=settings, progress=False)

@@ -89,6 +89,7 @@ def settings_of(cell: Cell) -> AuditSettings:
             "estimators": cell.study.estimators,
             "baselines": tuple(b for b in cell.study.baselines),
             "finetune": "always",
+            "calibrate": False,  # canaries would be noise beside the planted one
         }
     )
 

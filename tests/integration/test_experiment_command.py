@@ -491,3 +491,18 @@ def test_rows_without_a_text_are_left_out(place, tmp_path):
     data = task_data(asked, asked.tasks[0], seed=0)
     assert len(data.train) == 38
     assert all(text.strip() for text in data.train.text_pairs)
+
+
+@pytest.mark.parametrize(("state", "submitted"), [("PENDING", 0), ("RUNNING", 0), ("TIMEOUT", 1), ("UNKNOWN", 1)])
+def test_a_cell_whose_job_still_waits_is_not_submitted_again(state, submitted, place, tmp_path, monkeypatch):
+    import submitit
+
+    asked, folder = read_study(study(place, tmp_path, retrain=False)), tmp_path / "grid"
+    note = cells(asked)[0].folder(folder) / "job.json"
+    note.parent.mkdir(parents=True)
+    note.write_text('{"launcher": "slurm", "id": "12_0"}')
+    (folder / "study.json").write_text("{}")
+    monkeypatch.setattr(submitit.SlurmJob.watcher, "get_state", lambda job_id, mode="standard": state)
+    jobs = launch(asked, folder, "local")
+    assert len(jobs) == submitted
+    wait(jobs)

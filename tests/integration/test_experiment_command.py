@@ -242,6 +242,11 @@ def test_really_noisy_data(place, tmp_path):
     assert outcome.code == 0, outcome.out
     done = next((tmp_path / "grid" / "cells").glob("*/done.json"))
     assert yaml.safe_load(done.read_text())["planted"] == 10
+    for name in ("results", "layers", "costs"):
+        rates = pd.read_parquet(tmp_path / "grid" / f"{name}.parquet")["rate"]
+        assert rates.tolist() == pytest.approx([10 / 60] * len(rates))
+    assert "seed 0" in outcome.err
+    assert "column 0.2" not in outcome.err + outcome.out
 
 
 def test_every_fault_is_named_with_its_line(tmp_path):
@@ -283,6 +288,7 @@ def test_every_fault_is_named_with_its_line(tmp_path):
         ("models: {a: b}\ntasks: [sst2, sst2]\n", "holds sst2 twice"),
         ("models: {a: b}\ntasks: [sst2]\nnoise: [{kind: transition}]\n", "transition: is given with"),
         ("models: {a: b}\ntasks: [sst2]\nnoise: [{kind: column}]\n", "true_label_column"),
+        ("models: {a: b}\ntasks: [sst2]\nnoise: [{kind: column, rate: 0.1}]\n", "so rate: is left out"),
     ],
 )
 def test_bad_files(text, expected, tmp_path):

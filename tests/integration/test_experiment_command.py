@@ -242,6 +242,11 @@ def test_really_noisy_data(place, tmp_path):
     assert outcome.code == 0, outcome.out
     done = next((tmp_path / "grid" / "cells").glob("*/done.json"))
     assert yaml.safe_load(done.read_text())["planted"] == 10
+    for name in ("results", "layers", "costs"):
+        rates = pd.read_parquet(tmp_path / "grid" / f"{name}.parquet")["rate"]
+        assert rates.tolist() == pytest.approx([10 / 60] * len(rates))
+    assert "seed 0" in outcome.err
+    assert "column 0.2" not in outcome.err + outcome.out
 
 
 def test_every_fault_is_named_with_its_line(tmp_path):
@@ -283,6 +288,7 @@ def test_every_fault_is_named_with_its_line(tmp_path):
         ("models: {a: b}\ntasks: [sst2, sst2]\n", "holds sst2 twice"),
         ("models: {a: b}\ntasks: [sst2]\nnoise: [{kind: transition}]\n", "transition: is given with"),
         ("models: {a: b}\ntasks: [sst2]\nnoise: [{kind: column}]\n", "true_label_column"),
+        ("models: {a: b}\ntasks: [sst2]\nnoise: [{kind: column, rate: 0.1}]\n", "so rate: is left out"),
     ],
 )
 def test_bad_files(text, expected, tmp_path):
@@ -491,3 +497,18 @@ def test_rows_without_a_text_are_left_out(place, tmp_path):
     data = task_data(asked, asked.tasks[0], seed=0)
     assert len(data.train) == 38
     assert all(text.strip() for text in data.train.text_pairs)
+
+
+@pytest.mark.parametrize(("state", "submitted"), [("PENDING", 0), ("RUNNING", 0), ("TIMEOUT", 1), ("UNKNOWN", 1)])
+def test_a_cell_whose_job_still_waits_is_not_submitted_again(state, submitted, place, tmp_path, monkeypatch):
+    import submitit
+
+    asked, folder = read_study(study(place, tmp_path, retrain=False)), tmp_path / "grid"
+    note = cells(asked)[0].folder(folder) / "job.json"
+    note.parent.mkdir(parents=True)
+    note.write_text('{"launcher": "slurm", "id": "12_0"}')
+    (folder / "study.json").write_text("{}")
+    monkeypatch.setattr(submitit.SlurmJob.watcher, "get_state", lambda job_id, mode="standard": state)
+    jobs = launch(asked, folder, "local")
+    assert len(jobs) == submitted
+    wait(jobs)

@@ -110,10 +110,10 @@ def print_progress(state: "Progress", console: Console) -> None:
         table.add_column(name, no_wrap=True)
     for name in ("done", "failed", "at work", "to come"):
         table.add_column(name, justify="right", no_wrap=True)
-    lines = dict.fromkeys((c.model, c.task.name, f"{c.noise.kind} {c.noise.rate:g}") for c in everything)
+    lines = dict.fromkeys((c.model, c.task.name, c.noise.label) for c in everything)
     for line in sorted(lines):
         counts = [
-            sum((c.model, c.task.name, f"{c.noise.kind} {c.noise.rate:g}") == line for c in group)
+            sum((c.model, c.task.name, c.noise.label) == line for c in group)
             for group in (state.done, state.failed, state.running, state.pending)
         ]
         table.add_row(*(escape(part) for part in line), *(str(n) if n else "–" for n in counts))

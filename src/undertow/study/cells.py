@@ -37,7 +37,7 @@ class Cell:
     @property
     def label(self) -> str:
         """A name for people."""
-        return f"{self.model} {self.task.name} {self.noise.kind} {self.noise.rate:g} seed {self.seed}"
+        return f"{self.model} {self.task.name} {self.noise.label} seed {self.seed}"
 
     @cached_property
     def training(self) -> dict[str, Any]:

@@ -92,7 +92,14 @@ class Noise(BaseModel):
     def _goes_together(self) -> "Noise":
         if (self.kind == "transition") != (self.transition is not None):
             raise ValueError("transition: is given with kind: transition, and only with it")
+        if self.kind == "column" and self.rate != type(self).model_fields["rate"].default:
+            raise ValueError("noise of kind column has the rate that the data has, so rate: is left out")
         return self
+
+    @property
+    def label(self) -> str:
+        """A name for people; the rate of noise that is in the data is not known from the study."""
+        return self.kind if self.kind == "column" else f"{self.kind} {self.rate:g}"
 
 
 class Aggregation(BaseModel):

@@ -178,12 +178,13 @@ def progress(study: Study, folder: Path) -> Progress:
     done = tuple(c for c in grid if is_done(c, folder))
     failed = {c: told for c in grid if c not in done and (told := failure(c, folder)) is not None}
     open_cells = [c for c in grid if c not in done and c not in failed]
-    running = tuple(c for c in open_cells if _held(c, folder))
+    running = tuple(c for c in open_cells if is_held(c, folder))
     pending = tuple(c for c in open_cells if c not in running)
     return Progress(done, failed, running, pending, _seconds(done, (*running, *pending), folder))
 
 
-def _held(cell: Cell, folder: Path) -> bool:
+def is_held(cell: Cell, folder: Path) -> bool:
+    """Whether a process is at a cell."""
     place = cell.folder(folder)
     if not place.with_suffix(place.suffix + ".lock").is_file():
         return False

@@ -28,8 +28,8 @@ def joint_faults(study: "Study") -> Iterator[tuple[Place, str]]:
 
 def _name(entry: Any) -> str:
     """What tells an entry of a list from another."""
-    if hasattr(entry, "kind"):  # a noise, which may be there at several rates
-        return f"{entry.kind} {entry.rate:g}"
+    if hasattr(entry, "label"):  # a noise, which may be there at several rates
+        return str(entry.label)
     return str(getattr(entry, "name", entry))
 
 

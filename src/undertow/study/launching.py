@@ -1,19 +1,25 @@
 """Cells as jobs of a cluster, or of several processes on this machine, through submitit."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from undertow.errors import ConfigError
 from undertow.progress import Silent
 from undertow.study.cells import Cell, cells
 from undertow.study.config import Study
-from undertow.study.experiment import attempt, found, kept_study, lock_of
+from undertow.study.experiment import attempt, found, is_held, kept_study, lock_of
 from undertow.study.marks import failure, is_done
 
 Launcher = Literal["slurm", "local"]
 LOGS = "jobs"
+# Which job of a cell was submitted last.
+JOB = "job.json"
+_ALIVE = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "SUSPENDED", "CONFIGURING")
 # Jobs that a cluster runs of one study at a time, unless its slurm: says otherwise.
 AT_ONCE = 16
 
@@ -34,7 +40,7 @@ class Job:
 
 
 def launch(study: Study, out: Path, launcher: Launcher, *, retry: bool = False) -> list[Job]:
-    """Submit a job for every cell that is not done. They outlive this process; ``--status`` follows them.
+    """Submit a job for every cell that is not done and has none. They outlive this process; ``--status`` follows them.
 
     Raises:
         ConfigError: when submitit is not installed, there is no such cluster, or it refuses the resources.
@@ -43,6 +49,7 @@ def launch(study: Study, out: Path, launcher: Launcher, *, retry: bool = False) 
     submitit = _library()
     found(out, study)
     todo = [c for c in cells(study) if not is_done(c, out) and (retry or failure(c, out) is None)]
+    todo = [c for c in todo if not has_job(c, out, submitit)]
     if not todo:
         return []
     resources = {"slurm_array_parallelism": AT_ONCE} if launcher == "slurm" else {}
@@ -58,7 +65,28 @@ def launch(study: Study, out: Path, launcher: Launcher, *, retry: bool = False) 
             "slurm: in the study takes the parameters of submitit (timeout_min, mem_gb, gpus_per_node, "
             "slurm_partition, …); sbatch must be there."
         ) from error
-    return [Job(cell, str(handle.job_id), handle) for cell, handle in zip(todo, handles, strict=True)]
+    jobs = [Job(cell, str(handle.job_id), handle) for cell, handle in zip(todo, handles, strict=True)]
+    for one in jobs:
+        _note(one, out, launcher)
+    return jobs
+
+
+def has_job(cell: Cell, out: Path, submitit: Any) -> bool:
+    """Whether a job that was submitted before still waits or works at a cell."""
+    try:
+        told = json.loads((cell.folder(out) / JOB).read_text())
+    except (OSError, ValueError):
+        return False
+    if told["launcher"] == "slurm":  # it may wait for hours before it holds the lock of the cell
+        # A cluster without accounting forgets jobs that ended; their state is unknown, and that is not alive.
+        return str(submitit.SlurmJob.watcher.get_state(told["id"], mode="force")).upper() in _ALIVE
+    return psutil.pid_exists(int(told["id"])) and is_held(cell, out)
+
+
+def _note(one: Job, out: Path, launcher: Launcher) -> None:
+    path = one.cell.folder(out) / JOB
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"launcher": launcher, "id": one.id}))
 
 
 def job(out: str, key: str) -> str:

@@ -66,6 +66,8 @@ def run_cell(cell: Cell, out: Path, show: Reporter) -> None:
     results = with_accuracies(cell, results, made, measured)
     costs = _costs(cell, result.manifest, retraining_cost(folder, made) if made else None)
     for name, table in zip(TABLES, (results, layers, between, costs), strict=True):
+        if cell.noise.kind == "column" and len(table):  # what the study says is not the rate of noise in the data
+            table["rate"] = float(planted.mean())
         _write(table, folder / f"{name}.parquet")
     told = {
         # Of a cell that went on after an interruption, also what was done before.

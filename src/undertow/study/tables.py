@@ -172,7 +172,7 @@ _SINGLE: dict[str, _Entry] = {
             f"{_cut_caption(study)} {_BLOCKS}"
         ),
         lambda study, times: ranks.proxies(study, times=times),
-        _NO_RETRAINING,
+        f"{_NO_RETRAINING}, or {_NO_CONTRAST}",
     ),
     "cancellation": (
         "Cancellation by layer group",

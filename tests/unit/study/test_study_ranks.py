@@ -84,6 +84,9 @@ def test_proxies():
     # Places 1 2 3 of accuracy against 2 3 1 of cancellation: 1 - 6 · 6 / 24.
     assert found.loc[(VOTE, "cancellation"), "within"] == pytest.approx(-0.5)
     assert proxies(study(retrained=False), times=10).empty
+    frames = tables(retrained=True)
+    bare = Frames.of(**{**frames, "layers": frames["layers"].head(0).astype(object)})
+    assert set(proxies(bare, times=10)["proxy"]) == {"ndr30", "auc_ndr"}
 
 
 def test_mean_comes_first():

@@ -35,6 +35,14 @@ def test_one_group_is_no_contrast():
     assert layer_ranks(Frames.of(**{**frames, "results": alone}), times=10).empty
 
 
+def test_a_single_block_has_no_interval():
+    frames = {name: frame[frame["seed"] == 0] for name, frame in tables(retrained=True).items()}
+    ranked = layer_ranks(Frames.of(**frames), times=10)
+    assert ranked["win_rate"].tolist() == [1, 0.5, 0]
+    assert ranked[["average_rank_low", "win_rate_high", "mean_low"]].isna().all(axis=None)
+    assert proxies(Frames.of(**frames), times=10)[["within_low", "overall_high"]].isna().all(axis=None)
+
+
 def test_what_was_left_out_is_counted():
     frames = tables(retrained=True)
     results = frames["results"]

@@ -111,7 +111,13 @@ def read_frames(folder: Path) -> Frames:
     if not folder.is_dir():
         raise RunFolderError(f"{folder} is no folder. Give the study folder that undertow experiment wrote.")
     frames = {name: _read(folder / f"{name}.parquet", columns) for name, columns in COLUMNS.items()}
-    study = Frames.of(frames["results"], frames["layers"], frames["agreement"], frames["costs"])
+    try:
+        study = Frames.of(frames["results"], frames["layers"], frames["agreement"], frames["costs"])
+    except (ValueError, TypeError) as error:  # a text in a column of numbers
+        raise RunFolderError(
+            f"The tables of {folder} hold something else than numbers: {str(error).splitlines()[0]}. They were written "
+            "by another version or another program: run the study again in a new folder."
+        ) from error
     if study.results.empty:
         raise RunFolderError(f"{folder / 'results.parquet'} has no rows, so there is nothing to show. {_AGAIN}")
     return study

@@ -1,13 +1,15 @@
 """What a study left, and the frames of scores that its tables compare."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from undertow.errors import RunFolderError
-from undertow.metrics.intervals import Interval, bootstrap
+from undertow.metrics.intervals import Interval, percentiles, resamples
 
 CELL = ["model", "task", "noise", "rate", "seed"]
 BLOCK = CELL[1:]
@@ -19,6 +21,11 @@ COLUMNS = {
     "agreement": [*CELL, "estimator", "first", "second", "spearman", "spearman_noisy"],
     "costs": [*CELL, "stage", "seconds", "peak_memory_mb"],
 }
+# Columns of numbers, which a table without rows, or with none known, may hold as objects.
+NUMBERS = (
+    *("rate", "k", *NOISE_MEASURES, "cut", "accuracy", "f1", "matthews", "noise_rank", "clean_rank", "cancellation"),
+    *("spearman", "spearman_noisy", "seconds", "peak_memory_mb"),
+)
 # Left by studies whose estimators cover layer groups alone.
 OPTIONAL = ("layers", "agreement")
 # Estimators of word embeddings alone are compared with the layer groups of the estimator they come from.
@@ -48,6 +55,10 @@ class Frames:
     @classmethod
     def of(cls, results: pd.DataFrame, layers: pd.DataFrame, agreement: pd.DataFrame, costs: pd.DataFrame) -> "Frames":
         """The study of these frames, as `COLUMNS` has them; the cut is the one that was retrained most."""
+        results, layers, agreement, costs = (
+            frame.astype({name: np.float64 for name in NUMBERS if name in frame})
+            for frame in (results, layers, agreement, costs)
+        )
         named = results.assign(how=how_names(results))
         return cls(named, layers, agreement, costs, _main_cut(named))
 
@@ -100,7 +111,13 @@ def read_frames(folder: Path) -> Frames:
     if not folder.is_dir():
         raise RunFolderError(f"{folder} is no folder. Give the study folder that undertow experiment wrote.")
     frames = {name: _read(folder / f"{name}.parquet", columns) for name, columns in COLUMNS.items()}
-    study = Frames.of(frames["results"], frames["layers"], frames["agreement"], frames["costs"])
+    try:
+        study = Frames.of(frames["results"], frames["layers"], frames["agreement"], frames["costs"])
+    except (ValueError, TypeError) as error:  # a text in a column of numbers
+        raise RunFolderError(
+            f"The tables of {folder} hold something else than numbers: {str(error).splitlines()[0]}. They were written "
+            "by another version or another program: run the study again in a new folder."
+        ) from error
     if study.results.empty:
         raise RunFolderError(f"{folder / 'results.parquet'} has no rows, so there is nothing to show. {_AGAIN}")
     return study
@@ -168,7 +185,13 @@ def mean_interval(values: pd.Series, *, times: int) -> Interval:
     known = values.dropna().to_numpy(np.float64)
     if len(known) < 2:
         return Interval(float(known[0]) if len(known) else np.nan, np.nan, np.nan)
-    return bootstrap(lambda rows: float(known[rows].mean()), len(known), times=times)
+    return percentiles(float(known.mean()), known[_positions(len(known), times)].mean(axis=1))
+
+
+@lru_cache(maxsize=8)
+def _positions(n: int, times: int) -> Int[np.ndarray, "times n"]:
+    """The resamples of n cells, which many means share."""
+    return np.stack(list(resamples(n, times=times)))
 
 
 def with_interval(name: str, interval: Interval) -> dict[str, float]:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from undertow.metrics.comparison import average_ranks, comparison_table, holm, pairwise_wins, wilcoxon_holm, win_rates
+from undertow.metrics.intervals import Interval
 from undertow.metrics.proxies import proxy_correlation
 from undertow.study.frames import CELL, Complete, Frames, family, mean_interval, scores_of, with_interval
 
@@ -38,7 +39,8 @@ def layer_ranks(study: Frames, how: str = MEAN, *, times: int = 1000) -> pd.Data
                     **{"model": model, "estimator": name, "group": group, "outcome": outcome},
                     "blocks": len(found.scores),
                     "statistical_rank": int(line["statistical_rank"]),
-                    **{key: line[key] for key in _RANKED},
+                    **_measured("average_rank", line, len(found.scores)),
+                    **_measured("win_rate", line, len(found.scores)),
                     **with_interval("mean", mean),
                     **_left_out(found),
                 }
@@ -46,7 +48,13 @@ def layer_ranks(study: Frames, how: str = MEAN, *, times: int = 1000) -> pd.Data
     return pd.DataFrame(rows)
 
 
-_RANKED = ("average_rank", "average_rank_low", "average_rank_high", "win_rate", "win_rate_low", "win_rate_high")
+def _measured(name: str, line: "pd.Series[Any]", blocks: int) -> dict[str, float]:
+    """A measure of a comparison with its interval, of which a single block has none."""
+    return with_interval(name, _known(Interval(line[name], line[f"{name}_low"], line[f"{name}_high"]), blocks))
+
+
+def _known(interval: Interval, blocks: int) -> Interval:
+    return interval if blocks > 1 else Interval(interval.value, np.nan, np.nan)
 
 
 def aggregation_gains(study: Frames, *, times: int = 1000) -> pd.DataFrame:
@@ -144,8 +152,8 @@ def proxies(study: Frames, *, times: int = 1000) -> pd.DataFrame:
                     {
                         **{"model": model, "estimator": name, "aggregation": how, "proxy": proxy},
                         **{"blocks": len(found.scores), "configurations": found.scores.shape[1]},
-                        **with_interval("within", result.within),
-                        **with_interval("overall", result.overall),
+                        **with_interval("within", _known(result.within, len(found.scores))),
+                        **with_interval("overall", _known(result.overall, len(found.scores))),
                         **_left_out(found),
                     }
                 )

@@ -13,7 +13,7 @@ from undertow.study.published import DIFFER, SOURCE, beside
 from undertow.study.writing import Table, escape_markdown, latex, markdown, write_file
 
 _CELLS = "Brackets: 95% bootstrap interval over the cells; none of a single cell."
-_BLOCKS = "Blocks are task, noise, rate and seed; brackets: 95% bootstrap interval over them."
+_BLOCKS = "Blocks are task, noise, rate and seed; brackets: 95% bootstrap interval over them; none of a single one."
 _NO_CONTRAST = "fewer than two layer groups were measured in the same blocks"
 _NO_RETRAINING = "nothing was retrained"
 _NO_NOISE = "no noise was planted"
@@ -172,7 +172,7 @@ _SINGLE: dict[str, _Entry] = {
             f"{_cut_caption(study)} {_BLOCKS}"
         ),
         lambda study, times: ranks.proxies(study, times=times),
-        _NO_RETRAINING,
+        f"{_NO_RETRAINING}, or {_NO_CONTRAST}",
     ),
     "cancellation": (
         "Cancellation by layer group",

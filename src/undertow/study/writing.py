@@ -138,7 +138,7 @@ def write_file(content: str | bytes, path: Path) -> None:
         temporary.replace(path)
     except OSError as error:
         raise RunFolderError(
-            f"{path} cannot be written: {error.strerror or error}. Name a folder that is writable by --out."
+            f"{path} cannot be written: {error.strerror or error}. Give a folder that can be written to by --out."
         ) from error
 
 

@@ -37,6 +37,7 @@ def test_layers_may_be_missing_and_so_may_cancellation(tmp_path):
         ({"costs": None}, "holds no costs.parquet"),
         ({"results": pd.DataFrame({"model": ["a"]})}, "has no column task, noise"),
         ({"results": tables(retrained=True)["results"].head(0)}, "has no rows"),
+        ({"results": tables(retrained=True)["results"].assign(ndr30="high")}, "else than numbers: could not convert"),
     ],
 )
 def test_half_a_study_is_refused(tmp_path, changed, said):

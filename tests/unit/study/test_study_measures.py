@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from undertow.metrics.intervals import bootstrap
 from undertow.study import measures
-from undertow.study.frames import Frames
+from undertow.study.frames import Frames, mean_interval
 
 from .small_study import study, tables
 
@@ -94,6 +95,13 @@ def test_costs():
         46,
         400,
     ]
+
+
+def test_the_interval_of_a_mean_is_that_of_the_bootstrap():
+    values = np.random.default_rng(0).normal(size=7)
+    found = mean_interval(pd.Series([*values, np.nan]), times=40)
+    wanted = bootstrap(lambda rows: float(values[rows].mean()), 7, times=40)
+    assert (found.value, found.low, found.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
 
 
 def test_a_single_cell_has_no_interval():

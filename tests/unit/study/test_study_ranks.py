@@ -35,6 +35,14 @@ def test_one_group_is_no_contrast():
     assert layer_ranks(Frames.of(**{**frames, "results": alone}), times=10).empty
 
 
+def test_a_single_block_has_no_interval():
+    frames = {name: frame[frame["seed"] == 0] for name, frame in tables(retrained=True).items()}
+    ranked = layer_ranks(Frames.of(**frames), times=10)
+    assert ranked["win_rate"].tolist() == [1, 0.5, 0]
+    assert ranked[["average_rank_low", "win_rate_high", "mean_low"]].isna().all(axis=None)
+    assert proxies(Frames.of(**frames), times=10)[["within_low", "overall_high"]].isna().all(axis=None)
+
+
 def test_what_was_left_out_is_counted():
     frames = tables(retrained=True)
     results = frames["results"]
@@ -84,6 +92,9 @@ def test_proxies():
     # Places 1 2 3 of accuracy against 2 3 1 of cancellation: 1 - 6 · 6 / 24.
     assert found.loc[(VOTE, "cancellation"), "within"] == pytest.approx(-0.5)
     assert proxies(study(retrained=False), times=10).empty
+    frames = tables(retrained=True)
+    bare = Frames.of(**{**frames, "layers": frames["layers"].head(0).astype(object)})
+    assert set(proxies(bare, times=10)["proxy"]) == {"ndr30", "auc_ndr"}
 
 
 def test_mean_comes_first():

@@ -81,7 +81,7 @@ def test_every_table_is_made_or_left_out_with_a_reason(tmp_path):
     assert not left
     assert {p.name for p in written} == {p.name for p in tmp_path.iterdir()}
     assert {"layer-ranks-mean.md", "layer-ranks-vote-k0.3.tex", "published.md"} <= {p.name for p in written}
-    assert make_tables(study(retrained=False), "proxies", times=10) == Left("proxies", "nothing was retrained")
+    assert make_tables(study(retrained=False), "filtering", times=10) == Left("filtering", "nothing was retrained")
     names = {p.stem for p in written}
     assert all(any(stem == name or stem.startswith(f"{name}-") for stem in names) for name in TABLES)
 

@@ -1,0 +1,306 @@
+"""What calibration by canaries promises, held against planted noise that it does not know.
+
+Plants uniform, class-conditional and instance-dependent noise at several levels in a GLUE task, audits it with
+canaries, and compares: the NDR@30 of the calibrated harm with the best of all choices in hindsight, with fixed
+choices, loss and confident learning; the estimated share with the true one; promised with achieved precision; rows
+flagged on clean data; and accuracy after dropping or relabelling the flagged rows, between noisy and oracle. Every
+case leaves one JSON file under --runs and is not computed again.
+
+    python benchmarks/calibration.py --data GLUE_FOLDER --small     # about 40 minutes on two cores
+    python benchmarks/calibration.py --data GLUE_FOLDER             # all tasks, kinds, levels and three seeds
+"""
+
+import argparse
+import itertools
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import bundled_minilm, bundled_smollm2, glue, table, write_section
+from undertow.data import Samples, plant_noise, split_validation, stratified_subset
+from undertow.metrics.noise import noise_detection
+from undertow.pipeline.audit import audit
+from undertow.pipeline.choices import LOSS, try_choices
+from undertow.pipeline.model import describe_model, load_candidate
+from undertow.pipeline.outcome import Audit
+from undertow.pipeline.settings import AuditSettings
+from undertow.pipeline.steps import fine_tune_step, predict_step
+from undertow.progress import Silent
+
+KINDS = ("uniform", "class", "instance")
+LEVELS = (0.0, 0.05, 0.1, 0.2, 0.4)
+CUTS = (0.02, 0.05, 0.1, 0.2, 0.3)
+# Share of class-conditional flips that fall on the first class.
+ONE_CLASS = 0.8
+TEST = 1000
+
+
+@dataclass(frozen=True)
+class Case:
+    """One audit: what is planted where."""
+
+    model: str
+    task: str
+    kind: str
+    level: float
+    rows: int
+    epochs: int
+    learning_rate: float
+    seed: int
+    retrain: bool
+
+    @property
+    def name(self) -> str:
+        """Name of its file."""
+        return f"{self.model}-{self.task}-{self.kind}-{self.level:g}-{self.rows}-{self.epochs}-{self.seed}"
+
+
+def plant(samples: Samples, case: Case) -> tuple[Samples, np.ndarray]:
+    """Noisy samples, and which of them are."""
+    if case.level == 0:
+        return samples, np.zeros(len(samples), dtype=bool)
+    if case.kind == "uniform":
+        planted = plant_noise(samples, case.level, seed=case.seed)
+        return planted.samples, planted.planted
+    random, n = np.random.default_rng(case.seed), len(samples)
+    if case.kind == "class":
+        first = samples.labels == 0
+        weight = np.where(first, ONE_CLASS / first.sum(), (1 - ONE_CLASS) / (~first).sum())
+    else:
+        weight = difficulty(samples)
+    # Exponential clocks: a draw without replacement in which no weight can be used up.
+    chosen = np.argsort(random.exponential(size=n) / weight)[: round(case.level * n)]
+    bad = np.zeros(n, dtype=bool)
+    bad[chosen] = True
+    labels, classes = samples.labels.copy(), len(samples.classes)
+    labels[bad] = (labels[bad] + random.integers(1, classes, size=int(bad.sum()))) % classes
+    return samples.with_labels(labels), bad
+
+
+def difficulty(samples: Samples) -> np.ndarray:
+    """How probable a held-out bag-of-words classifier finds another label than the true one."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.pipeline import make_pipeline
+
+    pairs = samples.text_pairs or [""] * len(samples)
+    texts = [f"{a} {b}" for a, b in zip(samples.texts, pairs, strict=True)]
+    model = make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))
+    p = cross_val_predict(model, texts, samples.labels, method="predict_proba", cv=5)
+    wrong = 1 - p[np.arange(len(samples)), samples.labels]
+    return np.maximum(wrong, 0.01) ** 2
+
+
+def run_case(case: Case, data: Path, runs: Path) -> dict[str, Any]:
+    """Audit one case and measure it; the result is read back where it is there."""
+    file = runs / f"{case.name}.json"
+    if file.is_file():
+        return dict(json.loads(file.read_text()))
+    train, validation = glue(data, case.task)
+    both = stratified_subset(train, case.rows + TEST, seed=case.seed)
+    order = np.random.default_rng(case.seed).permutation(len(both))
+    clean, test = both.select(np.sort(order[: case.rows])), both.select(np.sort(order[case.rows :]))
+    noisy, bad = plant(clean, case)
+    settings = AuditSettings(
+        estimators=("cosine", "datainf", "tracin"),
+        baselines=("confident-learning",),
+        epochs=case.epochs,
+        learning_rate=case.learning_rate,
+        seed=case.seed,
+        finetune="always",
+        max_length=64 if case.task == "sst2" else 128,
+        cancellation="none",
+    )
+    model = str({"minilm": bundled_minilm, "smollm2": bundled_smollm2}[case.model]())
+    folder = runs / case.name
+    trusted = stratified_subset(validation, 1000, seed=case.seed)
+    result = audit(model, noisy, trusted, out=folder, settings=settings, progress=False)
+    found = {**asdict(case), **measures(result, bad)}
+    if case.retrain:
+        selection = split_validation(trusted, query_share=settings.query_share, seed=case.seed).selection
+        found["accuracy"] = accuracies(model, noisy, selection, test, bad, result, settings, folder)
+    file.write_text(json.dumps(found, indent=1))
+    shutil.rmtree(folder)
+    return found
+
+
+def measures(result: Audit, bad: np.ndarray) -> dict[str, Any]:
+    """What was promised, and what is true."""
+    told, harm = result.results.calibration, result.harm
+    assert told is not None
+    stages = {name: s["seconds"] for name, s in result.manifest["stages"].items()}
+    flagged, wrong = harm["flagged"].to_numpy(bool), harm["wrong"].to_numpy()
+    order = np.argsort(harm["rank"].to_numpy())
+    found: dict[str, Any] = {
+        "true share": float(bad.mean()),
+        "share": [told.share, told.share_low, told.share_high],
+        "memory": told.memory,
+        "way": told.way,
+        "shift": told.canary_shift,
+        "flagged": float(flagged.mean()),
+        "refused": told.refused,
+        "promised": told.precision if flagged.any() else None,
+        "achieved": float(bad[flagged].mean()) if flagged.any() else None,
+        "recall": [told.recall, float(bad[flagged].sum() / max(bad.sum(), 1))],
+        "cuts": [[c, *(float(v[order[: round(c * len(bad))]].mean()) for v in (wrong, bad))] for c in CUTS],
+        "reliability": reliability(wrong, bad),
+        "seconds": stages,
+        "extra": stages["calibration"] / sum(stages.values()),
+        "entries": {e.name: e.auroc for e in told.entries},
+    }
+    if bad.any():
+        tried = try_choices(result.influence, AuditSettings(estimators=("cosine", "datainf", "tracin")))
+        ndrs = [noise_detection(h, bad).ndr(0.3) for h in tried.harms]
+        vote = tried.find(estimator="datainf", layers="all", aggregate="vote", k=0.3, only="all")
+        rank = tried.find(estimator="cosine", layers="all", aggregate="rank", only="all")
+        names = {"vote": vote, "rank": rank, "loss": tried.find(estimator=LOSS)}
+        names["confident learning"] = tried.find(estimator="confident-learning")
+        best = int(np.argmax(ndrs))
+        found["ndr"] = {
+            "calibrated": noise_detection(harm["harm"].to_numpy(), bad).ndr(0.3),
+            "best": ndrs[best],
+            "best name": tried.choices[best].name,
+            **{name: ndrs[i] for name, i in names.items() if i is not None},
+        }
+    return found
+
+
+def reliability(wrong: np.ndarray, bad: np.ndarray, bins: int = 10) -> list[list[float]]:
+    """Rows, mean probability and share of wrong labels, for equal steps of the probability."""
+    place = np.minimum((wrong * bins).astype(int), bins - 1)
+    held = [place == b for b in range(bins) if (place == b).any()]
+    return [[float(m.sum()), float(wrong[m].mean()), float(bad[m].mean())] for m in held]
+
+
+def accuracies(
+    model: str,
+    noisy: Samples,
+    selection: Samples,
+    test: Samples,
+    bad: np.ndarray,
+    result: Audit,
+    settings: AuditSettings,
+    folder: Path,
+) -> dict[str, float]:
+    """Test accuracy after training on noisy, dropped, relabelled and oracle rows, from the same start."""
+    flagged = result.harm["flagged"].to_numpy(bool)
+    suggested = result.harm["suggested_label"].to_numpy(object)
+    labels = noisy.labels.copy()
+    labels[flagged] = [noisy.classes.index(name) for name in suggested[flagged]]
+    arms = {
+        "noisy": noisy,
+        "dropped": noisy.select(np.flatnonzero(~flagged)),
+        "relabelled": noisy.with_labels(labels),
+        "oracle": noisy.select(np.flatnonzero(~bad)),
+    }
+    start = load_candidate(describe_model(model, settings, Silent()), None, noisy.classes, settings).start
+    found = {}
+    for name, rows in arms.items():
+        tuned = fine_tune_step(start, rows, selection, settings, folder=folder / "checkpoints" / name)
+        predicted = predict_step(tuned.model, start.tokenizer, test, settings)
+        found[name] = float((predicted == test.labels).mean())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with TASK/train.jsonl and validation.jsonl")
+    parser.add_argument("--small", action="store_true", help="one task, one seed, 1,000 rows, retraining at 20%%")
+    parser.add_argument("--model", default="minilm", choices=("minilm", "smollm2"))
+    parser.add_argument("--task", nargs="+", default=["sst2", "qnli", "cola"])
+    parser.add_argument("--rows", type=int, default=4500)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs", type=Path, default=Path("runs/calibration"))
+    parser.add_argument("--write", type=Path, help="Markdown file whose section 'calibration' is replaced")
+    options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    found = []
+    for case in cases(options):
+        found.append(run_case(case, options.data, options.runs))
+        print(f"{case.name}: {line(found[-1])}", flush=True)
+    text = tables(found)
+    print("\n" + text)
+    if options.write:
+        write_section(options.write, "calibration", text)
+
+
+def cases(options: argparse.Namespace) -> list[Case]:
+    """All cases; clean data has one kind."""
+    tasks, seeds = (["sst2"], 1) if options.small else (options.task, options.seeds)
+    rows, epochs, rate = (1000, 4, 1.5e-3) if options.small else (options.rows, options.epochs, options.learning_rate)
+    found = []
+    for task, seed, level, kind in itertools.product(tasks, range(seeds), LEVELS, KINDS):
+        if level > 0 or kind == KINDS[0]:
+            retrain = level == 0.2
+            found.append(Case(options.model, task, kind, level, rows, epochs, rate, seed, retrain))
+    return found
+
+
+def line(found: dict[str, Any]) -> str:
+    """A case in one line."""
+    ndr = found.get("ndr", {})
+    value, low, high = found["share"]
+    told = (
+        f"share {value:.3f} ({low:.3f} to {high:.3f}), true {found['true share']:.3f}; flagged {found['flagged']:.3f}"
+    )
+    if found["promised"] is not None:
+        told += f", promised {found['promised']:.2f}, achieved {found['achieved']:.2f}"
+    if ndr:
+        told += f"; NDR@30 {ndr['calibrated']:.3f}, best {ndr['best']:.3f} ({ndr['best name']})"
+    return told
+
+
+def tables(found: list[dict[str, Any]]) -> str:
+    """The cases, and what they come to."""
+    head = ("noise", "share", "true", "flagged", "promised", "achieved", "calibrated", "best", "vote", "loss", "CL")
+    rows = []
+    for f in found:
+        value, low, high = f["share"]
+        ndr = f.get("ndr", {})
+        numbers = [f"{ndr[n]:.3f}" if n in ndr else "" for n in ("calibrated", "best", "vote", "loss")]
+        numbers.append(f"{ndr['confident learning']:.3f}" if "confident learning" in ndr else "")
+        precision = ["" if f[n] is None else f"{f[n]:.2f}" for n in ("promised", "achieved")]
+        share = f"{value:.1%} ({low:.1%}–{high:.1%})"
+        name = f"{f['task']}, {f['kind'] if f['level'] else 'clean'}, seed {f['seed']}"
+        rows.append((name, share, f"{f['true share']:.1%}", f"{f['flagged']:.1%}", *precision, *numbers))
+    return table(head, rows) + "\n" + summary(found)
+
+
+def summary(found: list[dict[str, Any]]) -> str:
+    """Regret, errors and accuracies over all cases."""
+    noisy = [f for f in found if "ndr" in f]
+    regrets = {
+        name: [f["ndr"]["best"] - f["ndr"][name] for f in noisy if name in f["ndr"]]
+        for name in ("calibrated", "vote", "rank", "loss", "confident learning")
+    }
+    lines = [
+        f"Regret in NDR@30, {name}: mean {np.mean(r):.3f}, worst {max(r):.3f}." for name, r in regrets.items() if r
+    ]
+    errors = [abs(f["share"][0] - f["true share"]) for f in found]
+    held = [f["share"][1] <= f["true share"] <= f["share"][2] for f in found]
+    lines.append(
+        f"Share: mean error {np.mean(errors):.3f}, worst {max(errors):.3f}; in the interval {np.mean(held):.0%}."
+    )
+    gaps = [abs(f["promised"] - f["achieved"]) for f in found if f["promised"] is not None]
+    at_cuts = [abs(p - t) for f in found for _, p, t in f["cuts"]]
+    if gaps:
+        lines.append(f"Precision at the suggested cut: mean error {np.mean(gaps):.3f}, worst {max(gaps):.3f}.")
+    lines.append(f"Precision at fixed cuts: mean error {np.mean(at_cuts):.3f}, worst {max(at_cuts):.3f}.")
+    clean = [f["flagged"] for f in found if not f["level"]]
+    lines.append(f"Flagged of clean data: at most {max(clean):.1%}." if clean else "")
+    for f in (f for f in found if "accuracy" in f):
+        told = ", ".join(f"{name} {value:.3f}" for name, value in f["accuracy"].items())
+        lines.append(f"Accuracy, {f['task']}, {f['kind']} {f['level']:.0%}, seed {f['seed']}: {told}.")
+    lines.append(f"Calibration took {np.mean([f['extra'] for f in found]):.1%} of the time of an audit.")
+    return "".join(f"- {text}\n" for text in lines if text)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ import typer
 
 from undertow.cli.audit import audit_command
 from undertow.cli.compare import compare_command
+from undertow.cli.decide import decide_command, restore_command
 from undertow.cli.demo import demo_command
 from undertow.cli.layers import layers_command
 from undertow.cli.plan import plan_command
@@ -34,6 +35,8 @@ app.command("plan")(plan_command)
 app.command("score")(score_command)
 app.command("layers")(layers_command)
 app.command("compare")(compare_command)
+app.command("decide")(decide_command)
+app.command("restore")(restore_command)
 app.command("demo")(demo_command)
 
 

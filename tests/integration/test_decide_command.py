@@ -63,8 +63,7 @@ def test_every_action_in_every_format_can_be_undone(made, data, tmp_path, action
     pd.testing.assert_frame_equal(again.fillna(""), before.fillna(""), check_dtype=False)
 
 
-def test_the_worst_group_is_named(made, data):
-    _, bad = data
+def test_the_worst_group_is_named(made):
     outcome = undertow("decide", made.folder, "--group-by", "source")
     assert outcome.code == 0, outcome.err
     assert outcome.out.index("careless") < outcome.out.index("careful")

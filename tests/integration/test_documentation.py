@@ -55,6 +55,13 @@ def test_commands_run(page, command, workplace, capsys):
         page = "scores/*.html" if arguments[0] == "score" else f"{arguments[0]}.html"
         assert list((workplace / arguments[1]).glob(page))
         return
+    if arguments[0] in ("decide", "restore"):
+        app([*AUDIT[:7], "--epochs", "2", "--out", "runs/first"], standalone_mode=False)
+        if arguments[0] == "restore":
+            app(["decide", "runs/first", "--out", arguments[1]], standalone_mode=False)
+        app(arguments, standalone_mode=False)
+        assert (workplace / arguments[arguments.index("--out") + 1]).is_file()
+        return
     # Ten epochs are the paper's; two are enough to see that the command runs.
     app([*arguments, "--epochs", "2"], standalone_mode=False)
     if arguments[0] == "plan":

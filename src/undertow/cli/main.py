@@ -10,6 +10,7 @@ import typer
 
 from undertow.cli.audit import audit_command
 from undertow.cli.compare import compare_command
+from undertow.cli.decide import decide_command, restore_command
 from undertow.cli.demo import demo_command
 from undertow.cli.experiment import experiment_command
 from undertow.cli.figures import figures_command
@@ -40,6 +41,8 @@ app.command("compare")(compare_command)
 app.command("experiment")(experiment_command)
 app.command("tables")(tables_command)
 app.command("figures")(figures_command)
+app.command("decide")(decide_command)
+app.command("restore")(restore_command)
 app.command("demo")(demo_command)
 
 

@@ -8,7 +8,7 @@ from undertow.data.checks import (
     fingerprint,
 )
 from undertow.data.columns import detect_columns
-from undertow.data.export import write_jsonl
+from undertow.data.export import plain_rows, row_hashes, write_jsonl, write_rows
 from undertow.data.load import has_class_positions, load_samples
 from undertow.data.planting import Planted, plant_noise
 from undertow.data.samples import Columns, Samples
@@ -32,10 +32,13 @@ __all__ = [
     "has_class_positions",
     "load_samples",
     "pad_batch",
+    "plain_rows",
     "plant_noise",
     "read_table",
+    "row_hashes",
     "split_validation",
     "stratified_subset",
     "token_budget_batches",
     "write_jsonl",
+    "write_rows",
 ]

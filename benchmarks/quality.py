@@ -67,11 +67,11 @@ PAPER = Size()
 SHORT, LONG = ("sst2", "cola"), ("mrpc", "qnli", "rte")
 # What SmolLM2 takes of the longer texts is cut: a batch is as long as its longest row.
 HERE = {
-    "minilm": {**dict.fromkeys(SHORT, Size(1500, 200, 1000, 6)), **dict.fromkeys(LONG, Size(1000, 200, 1000, 5))},
+    "minilm": {**dict.fromkeys(SHORT, Size(2000, 200, 1000, 8)), **dict.fromkeys(LONG, Size(1500, 200, 1000, 6))},
     "smollm2": {
-        **dict.fromkeys(SHORT, Size(600, 100, 300, 4)),
-        **dict.fromkeys(LONG, Size(400, 100, 200, 3, max_length=80)),
-        "rte": Size(400, 100, 200, 3, max_length=96),
+        **dict.fromkeys(SHORT, Size(1000, 150, 300, 5)),
+        **dict.fromkeys(LONG, Size(500, 100, 200, 4, max_length=80)),
+        "rte": Size(500, 100, 200, 4, max_length=96),
     },
 }
 

@@ -10,7 +10,7 @@ from undertow.calibrate.standing import standing
 
 # Difference in AUROC below which two choices are as good as each other.
 TIE = 0.005
-# How many of the best choices are averaged: fifty canaries tell no fewer apart, and as many hold no bad ones yet.
+# How many of the best choices are averaged: fifty canaries can hardly tell these apart, and after them come worse ones.
 FEW = 20
 
 

@@ -1,6 +1,7 @@
 """An audit with canaries, from the command line to what is read back."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from undertow import audit, open_influence
 from . import tiny
 from .command import undertow
 from .conftest import QUICK, run
+from .test_processes import SCRIPT, launched
 
 ROWS, CANARIES = 520, 50
 
@@ -180,3 +182,26 @@ def test_in_memory(place, files):
     assert found.results.calibration is not None
     assert found.influence.sizes["sample"] == ROWS == len(found.harm)
     assert len(found.cleaned) + len(found.removed) == ROWS
+
+
+@pytest.mark.timeout(300)
+def test_several_processes_agree_on_the_canaries(files, made, tmp_path):
+    done = launched(SCRIPT, *made.arguments, "--out", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("canaries told from the rest") == 1
+    two, one = (pd.read_parquet(folder / "harm.parquet") for folder in (tmp_path / "two", made.folder))
+    pd.testing.assert_frame_equal(two.drop(columns="against"), one.drop(columns="against"), rtol=1e-4)
+
+
+def test_an_interrupted_calibration_goes_on(made, tmp_path):
+    """What a kill after the influence stage leaves: the same canaries, the same harm."""
+    folder = tmp_path / "again"
+    shutil.copytree(made.folder, folder)
+    told = manifest(folder)
+    told["stages"] = {name: told["stages"][name] for name in ("fine-tune", "influence")}
+    told.pop("results")
+    (folder / "run.json").write_text(json.dumps(told))
+    outcome = undertow("audit", *made.arguments, "--out", folder)
+    assert outcome.code == 0, outcome.err
+    tables = [pd.read_parquet(f / "harm.parquet") for f in (folder, made.folder)]
+    pd.testing.assert_frame_equal(*tables)

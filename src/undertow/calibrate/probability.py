@@ -39,6 +39,8 @@ def probability_curve(
     canaries: Float[np.ndarray, " canary"],
     share: float,
     classes: int,
+    *,
+    slopes: Float[np.ndarray, " slope"] = _SLOPES,
 ) -> Curve:
     """The probability that a label is wrong, as a function of harm alone.
 
@@ -52,6 +54,7 @@ def probability_curve(
         canaries: standing of each canary among the rest.
         share: of wrong labels.
         classes: number of classes.
+        slopes: that are tried.
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -62,7 +65,7 @@ def probability_curve(
     odds, weights = np.log(averaged / (1 - averaged)), np.bincount(place) / len(rest)
     righted = share / (classes - 1)
     best: tuple[float, np.ndarray, float] | None = None
-    for slope in _SLOPES:
+    for slope in slopes:
         wrong = _with_mean(slope * odds, weights, share)
         here = np.interp(canaries, points, wrong)
         likelihood = np.log((1 - righted) * here / share + righted * (1 - here) / (1 - share)).sum()
@@ -100,6 +103,10 @@ def probability_curves(
     share: Share,
     classes: int,
 ) -> Curves:
-    """`probability_curve` of the share and of both ends of its interval."""
-    ends = (share.value, share.low, share.high)
-    return Curves(*(probability_curve(rest, doubts, canaries, s, classes) for s in ends))
+    """`probability_curve` of the share, and of both ends of its interval with the same slope: none crosses another."""
+    value = probability_curve(rest, doubts, canaries, share.value, classes)
+    same = np.array([value.slope])
+    low, high = (
+        probability_curve(rest, doubts, canaries, end, classes, slopes=same) for end in (share.low, share.high)
+    )
+    return Curves(value, low, high)

@@ -23,7 +23,19 @@ def test_help_mentions_every_option():
 def test_commands_are_listed():
     outcome = undertow("--help")
     assert outcome.code == 0
-    for name in ("audit", "plan", "score", "layers", "compare", "experiment", "tables", "figures", "decide", "restore", "demo"):
+    for name in (
+        "audit",
+        "plan",
+        "score",
+        "layers",
+        "compare",
+        "experiment",
+        "tables",
+        "figures",
+        "decide",
+        "restore",
+        "demo",
+    ):
         assert re.search(rf"^\s+{name} ", outcome.out, re.MULTILINE)
         assert undertow(name, "--help").code == 0
 

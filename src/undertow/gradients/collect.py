@@ -123,7 +123,8 @@ def collect_gradients(
                 pending = [p for some in (*pending, positions) for p in _cut(encoded, some, token_budget)]
                 continue
             advance(len(positions))
-    _check_finite(store.loss[store.done.bool()].numpy(), np.flatnonzero(store.done.numpy()))
+    done = store.done.numpy().astype(bool)  # as of now: another process may be writing its own
+    _check_finite(store.loss.numpy()[done], np.flatnonzero(done))
     _check_gradients(store)
 
 

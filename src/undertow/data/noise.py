@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from undertow.data.labels import INTEGER
 from undertow.data.planting import Planted, affected_rows, plant_noise, present_classes
 from undertow.data.samples import Samples
+from undertow.data.splits import class_quotas
 from undertow.data.text_noise import conflicting_duplicates, corrupt_words
 from undertow.data.wording import first_rows, quoted
 from undertow.errors import ConfigError, DataError
@@ -115,9 +116,7 @@ def plant_by_class(
     chances = _pair_flips(present, len(samples.classes)) if transition is None else _chances(samples, transition)
     rng = np.random.default_rng(seed)
     counts = np.bincount(samples.labels, minlength=len(samples.classes))
-    # Integers, so that remainders do not depend on rounding errors.
-    quotas, remainders = np.divmod(counts * size, len(samples))
-    quotas[np.argsort(-remainders, kind="stable")[: size - quotas.sum()]] += 1
+    quotas = class_quotas(counts, size)
     stuck = [samples.classes[c] for c in np.flatnonzero(quotas) if chances[c].sum() == 0]
     if stuck:
         raise ConfigError(

@@ -71,17 +71,23 @@ def stratified_subset(samples: Samples, size: int, *, seed: int) -> Samples:
     return samples.select(_stratified(samples.labels, size, np.random.default_rng(seed)))
 
 
-def _stratified(labels: Int[np.ndarray, " n"], size: int, rng: np.random.Generator) -> Int[np.ndarray, " m"]:
-    """``size`` positions, ascending, drawn from each class in proportion.
+def class_quotas(counts: Int[np.ndarray, " m"], size: int) -> Int[np.ndarray, " m"]:
+    """How many of ``size`` rows each class gives, in proportion to its count.
 
-    Each class gives its exact share rounded down; the classes with the largest remainders give one more each,
-    so that classes of any size, also of one row, need no case of their own.
+    Each gives its exact share rounded down; the classes with the largest remainders give one more each, so that
+    classes of any size, also of one row, need no case of their own.
     """
-    classes, counts = np.unique(labels, return_counts=True)
     # Integers throughout: float shares such as 0.1 * 30 would make remainders depend on rounding errors.
-    quotas, remainders = np.divmod(counts * size, max(len(labels), 1))
+    quotas, remainders = np.divmod(counts * size, max(int(counts.sum()), 1))
     quotas[np.argsort(-remainders, kind="stable")[: size - quotas.sum()]] += 1
+    return quotas
+
+
+def _stratified(labels: Int[np.ndarray, " n"], size: int, rng: np.random.Generator) -> Int[np.ndarray, " m"]:
+    """``size`` positions, ascending, drawn from each class in proportion."""
+    classes, counts = np.unique(labels, return_counts=True)
     picked = [
-        rng.permutation(np.flatnonzero(labels == name))[:quota] for name, quota in zip(classes, quotas, strict=True)
+        rng.permutation(np.flatnonzero(labels == name))[:quota]
+        for name, quota in zip(classes, class_quotas(counts, size), strict=True)
     ]
     return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *picked]))

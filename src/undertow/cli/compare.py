@@ -14,12 +14,11 @@ from undertow.aggregation.names import (
     AGGREGATION_NAMES,
     AGGREGATIONS,
     ONLY,
-    WEIGH,
     check_aggregation,
     check_queries,
     check_weighing,
 )
-from undertow.errors import ConfigError
+from undertow.cli.options import Memory, Trim, Weigh, fixed, names, numbers
 
 if TYPE_CHECKING:
     from undertow.pipeline.compare import Comparison
@@ -49,13 +48,9 @@ def compare_command(
     only: Annotated[
         str, typer.Option(help=f"Which queries count: {', '.join(ONLY)}; join by commas.", metavar="WHICH")
     ] = "all",
-    weigh: Annotated[str, typer.Option(help=f"What each query weighs: {', '.join(WEIGH)}.", metavar="HOW")] = "equal",
-    trim: Annotated[
-        float, typer.Option(help="Share of the values that trimmed leaves out on each side.", metavar="SHARE")
-    ] = 0.1,
-    memory: Annotated[
-        float | None, typer.Option(help="GB to stay within; half of what is free unless given.", metavar="GB")
-    ] = None,
+    weigh: Weigh = "equal",
+    trim: Trim = 0.1,
+    memory: Memory = None,
     resamples: Annotated[
         int, typer.Option(help="Resamples behind the interval of AUC-NDR; 0 for none.", metavar="TIMES", min=0)
     ] = 200,
@@ -68,7 +63,7 @@ def compare_command(
     By the planted noise they find where noise was planted, else by how far they agree; beside the loss and the other
     baselines of the run. Leaves compare.parquet and compare.html in RUN. No model is loaded.
     """
-    hows, shares, queries = _names(aggregate), _numbers(k), _names(only)
+    hows, shares, queries = names(aggregate), numbers(k), names(only)
     for how in hows:
         for share in shares:
             check_aggregation(how, share, trim)
@@ -77,29 +72,15 @@ def compare_command(
 
     from undertow.pipeline.compare import CompareOptions, compare_run
     from undertow.pipeline.compare_page import write_compare_page
-    from undertow.pipeline.score import memory_bytes
+    from undertow.pipeline.scorer import memory_bytes
     from undertow.progress import Bars
 
     options = CompareOptions(
-        _names(estimator), _names(layers), hows, shares, queries, weigh, trim, memory_bytes(memory), resamples
+        names(estimator), names(layers), hows, shares, queries, weigh, trim, memory_bytes(memory), resamples
     )
     found = compare_run(run, options, reporter=Bars(Console(stderr=True)))
     write_compare_page(found, run)
     print_comparison(found, run, Console(), top=top)
-
-
-def _names(told: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (told or "").split(",") if part.strip())
-
-
-def _numbers(told: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in told.split(","))
-    except ValueError as error:
-        raise ConfigError(
-            f"--k {told} is not a number. It is a share of the samples, above 0 and at most 1, or a whole number of "
-            "them above 1; several are joined by commas."
-        ) from error
 
 
 def print_comparison(found: "Comparison", run: Path, console: Console, *, top: int = 20) -> None:
@@ -116,7 +97,7 @@ def print_comparison(found: "Comparison", run: Path, console: Console, *, top: i
         table.add_column(name, justify="right")
     for row in shown.to_dict("records"):
         how = row["aggregate"] + ("" if math.isnan(row["k"]) else f" k={row['k']:g}")
-        cells = _noise_cells(row) if known else [_fixed(row[c]) for c in ("agreement", "agreement_loss")]
+        cells = _noise_cells(row) if known else [fixed(row[c]) for c in ("agreement", "agreement_loss")]
         style = None if row["kind"] == "influence" else "bold"
         table.add_row(escape(row["estimator"]), escape(row["layers"]), how, *cells, style=style)
     console.print(table)
@@ -135,10 +116,6 @@ def print_comparison(found: "Comparison", run: Path, console: Console, *, top: i
 
 
 def _noise_cells(row: dict[Any, Any]) -> list[str]:
-    values = [_fixed(row[c]) for c in ("ndr10", "ndr20", "ndr30", "auc")]
+    values = [fixed(row[c]) for c in ("ndr10", "ndr20", "ndr30", "auc")]
     low, high = row["auc_low"], row["auc_high"]
     return [*values, "–" if math.isnan(low) else f"{low:.2f}-{high:.2f}"]
-
-
-def _fixed(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from undertow.cli.tables import STUDY, names, print_written
+from undertow.cli.options import names
+from undertow.cli.tables import STUDY, print_written
 
 
 def figures_command(

@@ -1,6 +1,5 @@
 """``undertow layers``: what each layer of a finished run sees."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +12,11 @@ from rich.table import Table
 from undertow.aggregation.names import (
     AGGREGATION_NAMES,
     ONLY,
-    WEIGH,
     check_aggregation,
     check_queries,
     check_weighing,
 )
+from undertow.cli.options import Memory, Trim, Weigh, fixed, names
 
 if TYPE_CHECKING:
     from undertow.pipeline.layers import LayerProfile
@@ -37,13 +36,9 @@ def layers_command(
     only: Annotated[
         str, typer.Option(help=f"Which queries count: {', '.join(ONLY)}; several by commas.", metavar="WHICH")
     ] = "all",
-    weigh: Annotated[str, typer.Option(help=f"What each query weighs: {', '.join(WEIGH)}.", metavar="HOW")] = "equal",
-    trim: Annotated[
-        float, typer.Option(help="Share of the values that trimmed leaves out on each side.", metavar="SHARE")
-    ] = 0.1,
-    memory: Annotated[
-        float | None, typer.Option(help="GB to stay within; half of what is free unless given.", metavar="GB")
-    ] = None,
+    weigh: Weigh = "equal",
+    trim: Trim = 0.1,
+    memory: Memory = None,
     modules: Annotated[bool, typer.Option("--modules", help="Print every module too.")] = False,
 ) -> None:
     """Say what each module, layer and layer group of a finished run sees.
@@ -51,15 +46,14 @@ def layers_command(
     Noise rank and NDR of each on its own where noise was planted, cancellation of its gradients, and agreement of its
     harm with that of all modules. Leaves layers.parquet and layers.html in RUN. Nothing is computed anew.
     """
-    chosen = tuple(part.strip() for part in only.split(",") if part.strip())
+    chosen = names(only)
     check_aggregation(aggregate, k, trim)
     check_weighing(aggregate, weigh)
     check_queries(chosen, weigh)
 
     from undertow.pipeline.layer_page import write_layer_page
     from undertow.pipeline.layers import layer_profile
-    from undertow.pipeline.score import memory_bytes
-    from undertow.pipeline.scorer import Scoring
+    from undertow.pipeline.scorer import Scoring, memory_bytes
     from undertow.progress import Bars
 
     asked = Scoring(estimator, aggregate=aggregate, k=k, only=chosen, weigh=weigh, trim=trim)
@@ -84,9 +78,9 @@ def print_layers(profile: "LayerProfile", run: Path, console: Console, *, module
             table.add_section()
         before = row["level"]
         values = [row[c] for c in ("noise_rank", "clean_rank", "ndr30", "auc")] if noise else []
-        cells = [_fixed(v) for v in values]
-        cancelled = _fixed(row["cancellation"], 1)
-        table.add_row(escape(row["name"]), str(row["modules"]), *cells, cancelled, _fixed(row["agreement"]))
+        cells = [fixed(v) for v in values]
+        cancelled = fixed(row["cancellation"], 1)
+        table.add_row(escape(row["name"]), str(row["modules"]), *cells, cancelled, fixed(row["agreement"]))
     console.print(table)
     if noise:
         console.print(
@@ -101,9 +95,3 @@ def print_layers(profile: "LayerProfile", run: Path, console: Console, *, module
         console.print(f"Note: {escape(note)}", highlight=False)
     for name in ("layers.parquet", "layers.html"):
         console.print(f"Written: {escape(str(run / name))}", highlight=False, soft_wrap=True)
-
-
-def _fixed(value: float, digits: int = 3) -> str:
-    if math.isinf(value):
-        return "∞"
-    return "–" if math.isnan(value) else f"{value:,.{digits}f}"

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from undertow.aggregation.names import AGGREGATION_NAMES, AGGREGATIONS, ONLY, WEIGH, is_reducible
-from undertow.errors import ConfigError
+from undertow.cli.options import Memory, Trim, names, numbers
 
 if TYPE_CHECKING:
     from undertow.pipeline.score import ScoreOptions, ScoreTable
@@ -62,9 +62,7 @@ def score_command(
     weigh: Annotated[
         str | None, typer.Option(help=f"What each query weighs: {', '.join(WEIGH)}.{_AS_RUN}", metavar="HOW")
     ] = None,
-    trim: Annotated[
-        float, typer.Option(help="Share of the values that trimmed leaves out on each side.", metavar="SHARE")
-    ] = 0.1,
+    trim: Trim = 0.1,
     cut: Annotated[float | None, typer.Option(help=f"Share of the rows to flag.{_AS_RUN}", metavar="SHARE")] = None,
     bootstrap: Annotated[
         int | None,
@@ -73,9 +71,7 @@ def score_command(
     resample: Annotated[
         str, typer.Option(help="What is drawn anew: queries, modules or both.", metavar="WHAT")
     ] = "queries",
-    memory: Annotated[
-        float | None, typer.Option(help="GB to stay within; half of what is free unless given.", metavar="GB")
-    ] = None,
+    memory: Memory = None,
     figures: Annotated[bool, typer.Option(help="Draw harm, and the noise found, on a page beside the table.")] = True,
     out: Annotated[
         Path | None, typer.Option(help="File of the table instead of one in RUN/scores.", metavar="FILE")
@@ -93,7 +89,7 @@ def score_command(
         estimator,
         layers,
         _names(aggregate),
-        _numbers(k),
+        None if k is None else numbers(k),
         _names(only),
         weigh,
         trim,
@@ -115,17 +111,7 @@ def score_command(
 
 
 def _names(told: str | None) -> tuple[str, ...] | None:
-    return None if told is None else tuple(part.strip() for part in told.split(",") if part.strip())
-
-
-def _numbers(told: str | None) -> tuple[float, ...] | None:
-    try:
-        return None if told is None else tuple(float(part) for part in told.split(","))
-    except ValueError as error:
-        raise ConfigError(
-            f"--k {told} is not a number. It is a share of the samples, above 0 and at most 1, or a whole number of "
-            "them above 1; several are joined by commas."
-        ) from error
+    return None if told is None else names(told)
 
 
 def print_scores(made: "ScoreTable", console: Console) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from undertow.cli.options import names
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -41,11 +43,6 @@ def tables_command(
     chosen = check_names(names(only), TABLES, "table")
     written, left = write_tables(read_frames(study), out or study / "tables", chosen, times=resamples)
     print_written(written, left)
-
-
-def names(told: str | None) -> tuple[str, ...]:
-    """The names that an option joins by commas."""
-    return tuple(part.strip() for part in (told or "").split(",") if part.strip())
 
 
 def print_written(written: "Sequence[Path]", left: "Sequence[Left]") -> None:

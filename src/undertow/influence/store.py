@@ -1,8 +1,9 @@
 """The influence tensor: an xarray dataset, in memory or on a zarr store."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
@@ -14,6 +15,7 @@ from undertow.models.keys import ModuleKey
 
 # Zarr format 2: fixed-length text coordinates are part of its specification, they are not yet in format 3.
 FORMAT = 2
+Name = TypeVar("Name")
 DIMENSIONS = ("estimator", "module", "query", "sample")
 
 
@@ -187,6 +189,12 @@ def check_covered(influence: xr.Dataset, estimator: str, modules: Sequence[int])
             f"{', …' if len(outside) > 3 else ''}), only on: {shown or 'none of this model'}. Choose these with "
             "--layers."
         )
+
+
+def covered_groups(groups: Mapping[Name, Sequence[int]], covered: np.ndarray) -> dict[Name, list[int]]:
+    """Of each group the modules that an estimator is defined on; groups without one are left out."""
+    held = {name: [m for m in positions if covered[m]] for name, positions in groups.items()}
+    return {name: positions for name, positions in held.items() if positions}
 
 
 def deciding_modules(keys: Sequence[ModuleKey], covered: np.ndarray, layers: str) -> list[int]:

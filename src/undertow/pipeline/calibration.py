@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from undertow.aggregation.cut import harm_ranks
 from undertow.aggregation.stability import Bootstrap
-from undertow.calibrate.choices import FEW
+from undertow.calibrate.choices import FEW, resampled_means
 from undertow.calibrate.contest import SINGLE, Contest, contest
 from undertow.calibrate.cut import Cuts, Suggestion, expected_cuts, suggest
 from undertow.calibrate.probability import probability_curves
@@ -21,7 +21,7 @@ from undertow.pipeline.canaries import Planned
 from undertow.pipeline.choices import LOSS, Tried, try_choices
 from undertow.pipeline.harm import group_harm
 from undertow.pipeline.results import CalibrationResult, ChoiceResult, EntryResult
-from undertow.pipeline.scorer import Scorer, Scoring
+from undertow.pipeline.scorer import Scorer, Scoring, memory_bytes
 from undertow.pipeline.settings import AuditSettings
 from undertow.progress import Reporter
 
@@ -186,9 +186,7 @@ def _as_asked(
 
 
 def _auroc_low(canaries: np.ndarray, seed: int) -> float:
-    count = len(canaries)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), 1000) @ canaries / count
-    return float(np.quantile(drawn, 0.025))
+    return float(np.quantile(resampled_means(canaries[None], times=1000, seed=seed), 0.025))
 
 
 def _stability(
@@ -204,9 +202,8 @@ def _stability(
     if not scorings:
         return None
     own = user_rows(influence)
-    memory = None if settings.memory is None else int(settings.memory * 1e9)
     bootstrap = Bootstrap(_RESAMPLES, seed=settings.seed, cut=min(max(flagged / own.sizes["sample"], 1e-9), 0.999))
-    scored = Scorer(own, memory=memory).scores(scorings, bootstrap)
+    scored = Scorer(own, memory=memory_bytes(settings.memory)).scores(scorings, bootstrap)
     shares = [s.stability.flagged for s in scored if s.stability is not None]
     result: np.ndarray = np.mean(shares, axis=0)
     return result

@@ -10,6 +10,7 @@ from undertow.gradients.cancellation import is_cheap, weight_sums
 from undertow.gradients.store import GradientStore
 from undertow.metrics.cancellation import WeightCancellation, cancellation, weight_cancellation
 from undertow.models.groups import available_groups
+from undertow.pipeline.whole import whole
 from undertow.progress import Reporter, Silent
 
 FILE = "cancellation.parquet"
@@ -39,9 +40,8 @@ def keep_cancellation(
         return
     table = cancellation_table(store, extent, reporter)
     table.attrs[_FINGERPRINT] = fingerprint
-    temporary = path.with_name(f"{FILE}.tmp")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    with whole(path) as temporary:
+        table.to_parquet(temporary, index=False)
 
 
 def cancellation_table(

@@ -12,7 +12,7 @@ from undertow.baselines.simple import loss_harm
 from undertow.influence.store import deciding_modules, module_keys
 from undertow.models.groups import PROFILE_GROUPS, available_groups
 from undertow.pipeline.harm import group_harm
-from undertow.pipeline.scorer import Scorer, Scoring
+from undertow.pipeline.scorer import Scorer, Scoring, memory_bytes
 from undertow.pipeline.settings import AuditSettings
 from undertow.progress import Reporter
 
@@ -87,8 +87,7 @@ def try_choices(influence: xr.Dataset, settings: AuditSettings, reporter: Report
     beside = _baselines(influence)
     others = [Choice("baseline", name, cost=0.0 if name == LOSS else 0.5) for name in beside]
     if "influence" in influence:
-        memory = None if settings.memory is None else int(settings.memory * 1e9)
-        scorer = Scorer(influence, memory=memory, reporter=reporter)
+        scorer = Scorer(influence, memory=memory_bytes(settings.memory), reporter=reporter)
         pairs = _scorings(scorer)
         harms = [found.harm for found in scorer.scores([s for _, s in pairs])]
         scorings: tuple[Scoring, ...] | None = tuple(s for _, s in pairs)

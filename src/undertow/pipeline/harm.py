@@ -11,9 +11,9 @@ from undertow.aggregation.jobs import combine
 from undertow.aggregation.queries import counted_queries
 from undertow.aggregation.rows import direction
 from undertow.data import Planted, Samples
-from undertow.influence.store import check_covered, deciding_modules, module_keys
+from undertow.influence.store import check_covered, covered_groups, deciding_modules, module_keys
 from undertow.models.groups import available_groups
-from undertow.pipeline.scorer import Scorer, Scoring, stored_queries
+from undertow.pipeline.scorer import Scorer, Scoring, memory_bytes, stored_queries
 from undertow.pipeline.settings import DEFAULT_CUT, AuditSettings
 from undertow.progress import Reporter
 
@@ -38,8 +38,7 @@ def group_harm(
     name = estimator or settings.estimators[0]
     if "score" in influence:  # what the influence stage was told to keep
         return _from_scores(influence, groups, settings, name)
-    memory = None if settings.memory is None else int(settings.memory * 1e9)
-    scorer = Scorer(influence, memory=memory, reporter=reporter)
+    scorer = Scorer(influence, memory=memory_bytes(settings.memory), reporter=reporter)
     asked = [
         Scoring(name, tuple(ms), settings.aggregate, settings.k, settings.counted, settings.weigh)
         for ms in groups.values()
@@ -79,8 +78,7 @@ def harm_table(
     """
     keys = module_keys(influence)
     covered = influence["covered"].sel(estimator=settings.estimators[0]).values
-    profile = {g: [m for m in positions if covered[m]] for g, positions in available_groups(keys).items()}
-    groups = {g: positions for g, positions in profile.items() if positions}
+    groups = covered_groups(available_groups(keys), covered)
     groups[""] = deciding_modules(keys, covered, settings.layers)
     harm = group_harm(influence, groups, settings, reporter=reporter)
     own = harm.pop("")

@@ -1,9 +1,8 @@
 """What each layer of a run sees: every module, layer and layer group on its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from undertow.aggregation.queries import query_weights
-from undertow.influence.store import deciding_modules
+from undertow.influence.store import covered_groups, deciding_modules
 from undertow.metrics.agreement import agreement
 from undertow.metrics.layers import by_group, noise_ranks, normalised_ranks
 from undertow.metrics.noise import noise_detection
@@ -21,8 +20,6 @@ from undertow.pipeline.cancellation import FILE as CANCELLATION
 from undertow.pipeline.scorer import Scorer, Scoring, stored_queries
 from undertow.pipeline.written import planted_rows, read_harm, write_table
 from undertow.progress import Reporter, Silent
-
-N = TypeVar("N")
 
 TABLE = "layers.parquet"
 NOISE_COLUMNS = ("noise_rank", "clean_rank", "ndr30", "auc")
@@ -105,21 +102,17 @@ def _parts(scorer: Scorer, asked: Scoring) -> pd.DataFrame:
     scorer.modules(asked)  # refuses an estimator that is not there
     covered = scorer.influence["covered"].sel(estimator=asked.estimator).values
     keys = scorer.keys
-    held = _covered(available_groups(keys, tuple(GROUPS)), covered)
-    groups = {**held, _ALL: tuple(deciding_modules(keys, covered, _ALL))}
+    held = covered_groups(available_groups(keys, tuple(GROUPS)), covered)
+    groups = {name: tuple(positions) for name, positions in held.items()}
+    groups[_ALL] = tuple(deciding_modules(keys, covered, _ALL))
     groups = {_ALL: groups.pop(_ALL), **groups}
     distinct = {positions: name for name, positions in reversed(groups.items())}
     rows = [_part("group", name, positions) for name, positions in groups.items() if distinct[positions] == name]
     numbers = sorted({k.layer for k in keys if k.layer is not None})
     layers = {i: [m for m, key in enumerate(keys) if key.layer == i] for i in numbers}
-    rows += [_part("layer", f"layer {i}", ms, layer=i) for i, ms in _covered(layers, covered).items()]
+    rows += [_part("layer", f"layer {i}", ms, layer=i) for i, ms in covered_groups(layers, covered).items()]
     rows += [_of_module(keys[m], m) for m in np.flatnonzero(covered).tolist()]
     return pd.DataFrame(rows)
-
-
-def _covered(groups: Mapping[N, Sequence[int]], covered: np.ndarray) -> dict[N, tuple[int, ...]]:
-    held = {name: tuple(m for m in positions if covered[m]) for name, positions in groups.items()}
-    return {name: positions for name, positions in held.items() if positions}
 
 
 def _part(level: str, name: str, positions: Sequence[int], layer: int = -1) -> dict[str, object]:

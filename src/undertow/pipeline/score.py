@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -17,8 +16,9 @@ from undertow.aggregation.names import AGGREGATIONS, check_aggregation
 from undertow.aggregation.stability import Bootstrap
 from undertow.errors import ConfigError, RunFolderError
 from undertow.pipeline.run_folder import RunFolder
-from undertow.pipeline.scorer import Scored, Scorer, Scoring
+from undertow.pipeline.scorer import Scored, Scorer, Scoring, memory_bytes
 from undertow.pipeline.settings import DEFAULT_CUT
+from undertow.pipeline.whole import whole
 from undertow.pipeline.written import read_harm
 from undertow.progress import Bars, Reporter, Silent
 
@@ -244,23 +244,9 @@ def _check_file(path: Path, identity: Mapping[str, Any]) -> None:
 def _write(table: pd.DataFrame, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.tmp")
-        table.to_parquet(temporary, index=False)
-        temporary.replace(path)
+        with whole(path) as temporary:
+            table.to_parquet(temporary, index=False)
     except OSError as error:
         raise RunFolderError(
             f"{path} cannot be written: {error.strerror or error}. Give --out a file in a place that you may write to."
         ) from error
-
-
-def memory_bytes(memory: int | float | None) -> int | None:
-    """--memory in bytes.
-
-    Raises:
-        ConfigError: when it is nothing, or not finite.
-    """
-    if memory is None:
-        return None
-    if not 0 < memory < np.inf:
-        raise ConfigError(f"--memory {memory:g} is not accepted. It is a number of GB above 0.")
-    return int(memory * 1e9)

@@ -279,3 +279,16 @@ def stored_queries(influence: xr.Dataset) -> Queries:
         confidence=None if loss is None else np.exp(-loss.astype(np.float64)),
         class_names=tuple(influence["class"].values.tolist()) if "class" in influence.coords else (),
     )
+
+
+def memory_bytes(memory: int | float | None) -> int | None:
+    """--memory in bytes.
+
+    Raises:
+        ConfigError: when it is nothing, or not finite.
+    """
+    if memory is None:
+        return None
+    if not 0 < memory < np.inf:
+        raise ConfigError(f"--memory {memory:g} is not accepted. It is a number of GB above 0.")
+    return int(memory * 1e9)

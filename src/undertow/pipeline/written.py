@@ -8,6 +8,7 @@ import xarray as xr
 from jaxtyping import Bool
 
 from undertow.errors import RunFolderError
+from undertow.pipeline.whole import whole
 
 HARM = "harm.parquet"
 
@@ -44,10 +45,9 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     Raises:
         RunFolderError: when it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        table.to_parquet(temporary, index=False)
-        temporary.replace(path)
+        with whole(path) as temporary:
+            table.to_parquet(temporary, index=False)
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -58,10 +58,9 @@ def write_page(page: str, path: Path) -> None:
     Raises:
         RunFolderError: when it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
+        with whole(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from undertow.errors import ConfigError, RunFolderError, UndertowError
+from undertow.errors import RunFolderError, UndertowError
+from undertow.pipeline.whole import whole
 from undertow.progress import Reporter, Silent
 from undertow.report.text import duration
 from undertow.study.cells import Cell, cells
@@ -124,9 +125,8 @@ def found(folder: Path, study: Study) -> None:
                 "Give --out a new or empty folder."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(study.model_dump_json(indent=1))
-        temporary.replace(file)
+        with whole(file) as temporary:
+            temporary.write_text(study.model_dump_json(indent=1))
     except OSError as error:
         raise RunFolderError(
             f"{folder} cannot be written: {error.strerror or error}. Give --out a folder in a place that you may "
@@ -166,9 +166,8 @@ def gather(study: Study, folder: Path) -> dict[str, pd.DataFrame]:
         parts = [p for p in parts if len(p)]
         if parts:
             tables[name] = pd.concat(parts, ignore_index=True)
-            temporary = folder / f"{name}.parquet.tmp"
-            tables[name].to_parquet(temporary, index=False)
-            temporary.replace(folder / f"{name}.parquet")
+            with whole(folder / f"{name}.parquet") as temporary:
+                tables[name].to_parquet(temporary, index=False)
     return tables
 
 
@@ -206,13 +205,3 @@ def _seconds(done: Sequence[Cell], left: Sequence[Cell], folder: Path) -> float 
         alike = alike or [s for c, s in took.items() if c.model == cell.model] or list(took.values())
         total += statistics.fmean(alike)
     return total
-
-
-def check_done(state: Progress) -> None:
-    """Refuse a study without a finished cell.
-
-    Raises:
-        ConfigError: when none is done.
-    """
-    if not state.done:
-        raise ConfigError("No cell of the study is finished yet, so there is nothing to show.")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from undertow.errors import UndertowError
+from undertow.pipeline.whole import whole
 from undertow.study.cells import Cell
 
 RUN, FAILED, DONE, TRACEBACK = "run", "failed.json", "done.json", "traceback.txt"
@@ -34,10 +35,9 @@ def facts(cell: Cell, out: Path) -> dict[str, Any]:
 def note_done(cell: Cell, out: Path, told: dict[str, Any]) -> None:
     """Mark a cell as finished."""
     folder = cell.folder(out)
-    whole = {**told, "measures": cell.measures_key, "retrained": acts_on(cell)}
-    temporary = folder / f"{DONE}.tmp"
-    temporary.write_text(json.dumps(whole))
-    temporary.replace(folder / DONE)
+    facts_of_all = {**told, "measures": cell.measures_key, "retrained": acts_on(cell)}
+    with whole(folder / DONE) as temporary:
+        temporary.write_text(json.dumps(facts_of_all))
     for name in (FAILED, TRACEBACK):
         (folder / name).unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from undertow.errors import ConfigError
-from undertow.influence.store import open_influence
+from undertow.influence.store import covered_groups
 from undertow.metrics.agreement import agreement
 from undertow.metrics.noise import auroc, noise_detection
 from undertow.models.groups import select_modules
@@ -43,16 +43,13 @@ def choices(cell: Cell, scorer: Scorer) -> dict[Choice, Scoring]:
     """
     found: dict[Choice, Scoring] = {}
     study = cell.study
-    groups = {name: select_modules(scorer.keys, name) for name in study.layers}
     for estimator in study.estimators:
-        covered = scorer.influence["covered"].sel(estimator=estimator).values
-        for layers, positions in groups.items():
-            modules = tuple(m for m in positions if covered[m])
-            for aggregation in study.aggregations if modules else ():
+        for layers, modules in _groups(cell, scorer, estimator).items():
+            for aggregation in study.aggregations:
                 for k in aggregation.choices:
                     for only in study.only:
                         choice = Choice("influence", estimator, layers, aggregation.name, k, only)
-                        found[choice] = Scoring(estimator, modules, aggregation.name, k or 0.3, (only,))
+                        found[choice] = Scoring(estimator, tuple(modules), aggregation.name, k or 0.3, (only,))
     if not found:
         raise ConfigError(
             f"No estimator of the study is defined on any of its layers in {cell.model}. Choose other layers:, such "
@@ -61,9 +58,14 @@ def choices(cell: Cell, scorer: Scorer) -> dict[Choice, Scoring]:
     return found
 
 
-def harms(cell: Cell, run: Path) -> dict[Choice, Float[np.ndarray, " n"]]:
+def _groups(cell: Cell, scorer: Scorer, estimator: str) -> dict[str, list[int]]:
+    """The modules of the study's layers that an estimator is defined on."""
+    covered = scorer.influence["covered"].sel(estimator=estimator).values
+    return covered_groups({name: select_modules(scorer.keys, name) for name in cell.study.layers}, covered)
+
+
+def harms(cell: Cell, run: Path, scorer: Scorer) -> dict[Choice, Float[np.ndarray, " n"]]:
     """Harm of every training row by every choice and baseline."""
-    scorer = Scorer(open_influence(run / "influence.zarr"))
     asked = choices(cell, scorer)
     found = {choice: s.harm for choice, s in zip(asked, scorer.scores(list(asked.values())), strict=True)}
     table = pd.read_parquet(run / "harm.parquet")
@@ -88,21 +90,20 @@ def detection_rows(
     return pd.DataFrame(rows)
 
 
-def layer_rows(cell: Cell, run: Path, planted: Bool[np.ndarray, " n"]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def layer_rows(
+    cell: Cell, run: Path, scorer: Scorer, planted: Bool[np.ndarray, " n"]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """By estimator and layer group: noise rank and cancellation; and Spearman of the groups' harm with one another.
 
     The noise rank is the mean normalised rank, over modules, queries and noisy rows: 0 = most detrimental.
     """
-    scorer = Scorer(open_influence(run / "influence.zarr"))
     cancelled = _cancellation(run)
     layers, between = [], []
     for estimator in cell.study.estimators:
-        covered = scorer.influence["covered"].sel(estimator=estimator).values
-        groups = {name: tuple(m for m in select_modules(scorer.keys, name) if covered[m]) for name in cell.study.layers}
-        groups = {name: modules for name, modules in groups.items() if modules}
+        groups = _groups(cell, scorer, estimator)
         if not groups:
             continue
-        scored = scorer.scores([Scoring(estimator, modules, "rank") for modules in groups.values()])
+        scored = scorer.scores([Scoring(estimator, tuple(modules), "rank") for modules in groups.values()])
         by_group = dict(zip(groups, (s.harm for s in scored), strict=True))
         queries = scorer.influence.sizes["query"]
         for name, harm in by_group.items():

@@ -16,6 +16,7 @@ from undertow.metrics.accuracy import classification_table
 from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.stages import Cost, measured
 from undertow.pipeline.steps import Start, fine_tune_step, predict_step
+from undertow.pipeline.whole import whole
 from undertow.progress import Reporter
 from undertow.study.cells import VERSIONS, Cell
 from undertow.study.config import Retraining
@@ -120,9 +121,8 @@ def retrained(
     with measured() as cost:
         result = _trained(path, removal, start, sides, settings, reporter, audited)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({**result, **asdict(cost)}))
-    temporary.replace(path)
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps({**result, **asdict(cost)}))
     return result
 
 

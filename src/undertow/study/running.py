@@ -14,8 +14,10 @@ from undertow.errors import TrainingError
 from undertow.models.loading import with_adapter
 from undertow.pipeline.audit import audit
 from undertow.pipeline.model import Candidate, describe_model, load_candidate
+from undertow.pipeline.scorer import Scorer
 from undertow.pipeline.settings import AuditSettings, settings_from
 from undertow.pipeline.stages import Cost
+from undertow.pipeline.whole import whole
 from undertow.progress import Reporter
 from undertow.study.cells import Cell
 from undertow.study.marks import RUN, TABLES, is_done, note_done
@@ -57,10 +59,11 @@ def run_cell(cell: Cell, out: Path, show: Reporter) -> None:
         settings=ready.settings,
         progress=show,
     )
-    found = harms(cell, folder / RUN)
+    scorer = Scorer(result.influence)  # one, so that what the two measure is ranked once
+    found = harms(cell, folder / RUN, scorer)
     planted = ready.planted.planted
     results = detection_rows(cell, found, planted)
-    layers, between = layer_rows(cell, folder / RUN, planted)
+    layers, between = layer_rows(cell, folder / RUN, scorer, planted)
     made = removals(cell, found, planted)
     measured, diverged = _retrain(cell, folder, ready, made, show)
     results = with_accuracies(cell, results, made, measured)
@@ -68,7 +71,8 @@ def run_cell(cell: Cell, out: Path, show: Reporter) -> None:
     for name, table in zip(TABLES, (results, layers, between, costs), strict=True):
         if cell.noise.kind == "column" and len(table):  # what the study says is not the rate of noise in the data
             table["rate"] = float(planted.mean())
-        _write(table, folder / f"{name}.parquet")
+        with whole(folder / f"{name}.parquet") as temporary:
+            table.to_parquet(temporary, index=False)
     told = {
         # Of a cell that went on after an interruption, also what was done before.
         "seconds": max(time.perf_counter() - start, float(costs["seconds"].sum())),
@@ -163,9 +167,3 @@ def _costs(cell: Cell, manifest: Mapping[str, Any], retraining: Cost | None) -> 
     names = ("seconds", "peak_memory_mb")
     rows = [{**cell.identity, "stage": stage, **{n: told[n] for n in names}} for stage, told in stages.items()]
     return pd.DataFrame(rows)
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(path)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from undertow.errors import RunFolderError
+from undertow.pipeline.whole import whole
 from undertow.report.text import MISSING, clean, count, fixed, missing, number
 
 # Columns written with three significant digits, as they span several orders of magnitude.
@@ -131,11 +132,10 @@ def write_file(content: str | bytes, path: Path) -> None:
     Raises:
         RunFolderError: when it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        temporary.replace(path)
+        with whole(path) as temporary:
+            temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     except OSError as error:
         raise RunFolderError(
             f"{path} cannot be written: {error.strerror or error}. Give a folder that can be written to by --out."

@@ -101,6 +101,14 @@ def test_the_stage_is_measured_and_said(made):
     assert "fixed: cosine, all, vote 30%" in page
 
 
+def test_the_summary_says_whose_score_the_audits_is(made, files, tmp_path):
+    assert "calibrated, the audit's" in made.outcome.said
+    assert "cosine, layers all" in made.outcome.said
+    asked = run(tmp_path / "asked", *files, "--plant", 0.2, "--aggregate", "mean")
+    assert "cosine, the audit's" in asked.outcome.said
+    assert "cosine, layers all" not in asked.outcome.said
+
+
 def test_canaries_stand_behind_the_users_rows_in_the_tensor_alone(made):
     tensor = open_influence(made.folder / "influence.zarr")
     assert tensor.sizes["sample"] == ROWS + CANARIES

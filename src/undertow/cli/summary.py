@@ -14,7 +14,7 @@ from rich.text import Text
 from undertow.pipeline.audit import audit
 from undertow.pipeline.outcome import Audit
 from undertow.pipeline.page import next_steps, told_way
-from undertow.pipeline.results import CalibrationResult, Results
+from undertow.pipeline.results import ASKED, CalibrationResult, Results
 from undertow.pipeline.settings import AuditSettings
 from undertow.progress import Bars
 from undertow.report.text import clean, label
@@ -100,9 +100,10 @@ def _detections(results: Results, asked: Mapping[str, Any]) -> Table:
     for name in ("NDR@10", "NDR@20", "NDR@30", "AUC-NDR"):
         table.add_column(name, justify="right", no_wrap=True)
     main = asked["estimators"][0]
-    scores = {d.name: d for d in results.detections}
-    named = {f"{main}, the audit's" if name == "audit" else name: d for name, d in scores.items()}
-    named |= {f"{main}, layers {d.name}": d for d in results.group_detections if d.name != asked["layers"]}
+    calibrated = results.calibration is not None and results.calibration.way != ASKED
+    audits, said = ("calibrated, the audit's", None) if calibrated else (f"{main}, the audit's", asked["layers"])
+    named = {audits if d.name == "audit" else d.name: d for d in results.detections}
+    named |= {f"{main}, layers {d.name}": d for d in results.group_detections if d.name != said}
     for name, d in named.items():
         table.add_row(escape(name), *(f"{v:.3f}" for v in (d.ndr10, d.ndr20, d.ndr30, d.auc)))
     return table

@@ -20,13 +20,11 @@ from undertow.influence.store import deciding_modules, module_keys, user_rows
 from undertow.pipeline.canaries import Planned
 from undertow.pipeline.choices import LOSS, Tried, try_choices
 from undertow.pipeline.harm import group_harm
-from undertow.pipeline.results import CalibrationResult, ChoiceResult, EntryResult
+from undertow.pipeline.results import ASKED, CalibrationResult, ChoiceResult, EntryResult
 from undertow.pipeline.scorer import Scorer, Scoring, memory_bytes
 from undertow.pipeline.settings import AuditSettings
 from undertow.progress import Reporter
 
-# Name of the way that the settings fix.
-ASKED = "as asked"
 # Settings that say how influences become one harm: who sets one of them has chosen.
 _CHOOSING = ("layers", "aggregate", "k", "only", "weigh", "correct_only")
 _RESAMPLES = 50

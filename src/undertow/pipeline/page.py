@@ -12,7 +12,7 @@ from undertow.calibrate.choices import FEW
 from undertow.errors import RunFolderError
 from undertow.metrics.noise import NoiseDetection
 from undertow.pipeline.detections import detection_curves
-from undertow.pipeline.results import CalibrationResult, Results
+from undertow.pipeline.results import ASKED, CalibrationResult, Results
 from undertow.pipeline.settings import AuditSettings, option_flag
 from undertow.report import Arm, CalibrationView, Judged, NDRCurve, ReportData, Stage, write_report
 
@@ -65,7 +65,7 @@ def _calibration(found: CalibrationResult) -> CalibrationView:
         f"harm: AUROC {found.canary_shift:.2f} against the rest, where 0.5 is none; they are moved back to "
         "its quantiles."
     ]
-    if found.way == "as asked":
+    if found.way == ASKED:
         remarks.append("The harm is the one that you asked for; the choices are shown beside it.")
     return CalibrationView(
         canaries=found.canaries,
@@ -88,7 +88,7 @@ def told_way(name: str) -> str:
 
 def _aggregation(asked: Mapping[str, Any], results: Results) -> str:
     found = results.calibration
-    if found is None or found.way == "as asked":
+    if found is None or found.way == ASKED:
         return str(asked["aggregate"])
     return f"calibrated: {told_way(found.way)}"
 

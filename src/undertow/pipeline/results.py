@@ -2,6 +2,9 @@
 
 from pydantic import BaseModel, ConfigDict
 
+# The way to a harm that a user set, of `CalibrationResult.way`.
+ASKED = "as asked"
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -66,7 +66,7 @@ def test_killed_and_interrupted_runs_end_as_if_nothing_had_happened(tmp_path, as
 
     interrupted = start(*command)
     out, err = stop(interrupted, lambda: "influence" in stages(folder), signal.SIGINT)
-    assert interrupted.returncode == 130
+    assert interrupted.returncode == 130, err
     assert stages(folder)[:2] == ["fine-tune", "influence"]
     assert "outputs" not in stages(folder)
     assert out == ""
@@ -93,6 +93,22 @@ def same_results(first, second):
     told = [json.loads((folder / "run.json").read_text())["results"] for folder in (first, second)]
     assert told[0] == told[1]
     assert {p.name for p in first.iterdir()} == {p.name for p in second.iterdir()}
+
+
+def test_an_interruption_that_comes_out_as_another_error(asked, tmp_path, monkeypatch):
+    """As where it meets compiled code that is being imported."""
+
+    def interrupted(*arguments, **named):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as cause:
+            raise ImportError("initialization failed") from cause
+
+    monkeypatch.setattr(audit, "influence_step", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    stopped = undertow("audit", *asked, "--out", tmp_path / "run")
+    assert (stopped.code, stopped.err.splitlines()[-1]) == (130, INTERRUPTED)
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 @pytest.mark.parametrize("point", ["save_adapter", "influence_step", "_keep_predictions", "write_page"])

@@ -1,9 +1,14 @@
 """The ``undertow`` command, started as a script or as ``-m undertow``, in one process or in several."""
 
 import io
+import logging
+import signal
 import sys
+import threading
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -85,12 +90,38 @@ def run() -> None:
 
 def _run() -> None:
     """Run the command: errors that a user can mend are one paragraph and exit code 2."""
-    try:
-        app()
-    except UndertowError as error:
-        typer.echo(f"undertow: {error}", err=True)
-        sys.exit(error.exit_code)
-    except SystemExit as end:  # typer turns an interrupt into this, without a word
-        if end.code == INTERRUPTED:
+    with _hearing() as interrupted:
+        try:
+            app()
+        except UndertowError as error:
+            typer.echo(f"undertow: {error}", err=True)
+            sys.exit(error.exit_code)
+        except BaseException as end:
+            # Where it was compiled code that was interrupted, such as a module being imported, another exception
+            # than KeyboardInterrupt may come out.
+            code = end.code if isinstance(end, SystemExit) else 1
+            if code in (None, 0) or not (interrupted.is_set() or code == INTERRUPTED):
+                raise
+            logging.getLogger("asyncio").disabled = True  # which would tell of the reads that nobody waits for now
             typer.echo("undertow: interrupted. The same command goes on where this one stopped.", err=True)
-        raise
+            sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _hearing() -> Iterator[threading.Event]:
+    """Whether the user has interrupted the command, whatever became of the exception it raises."""
+    heard = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield heard  # a caller has its own way with signals
+        return
+
+    def interrupt(signal_number: int, frame: FrameType | None) -> None:
+        heard.set()
+        signal.default_int_handler(signal_number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -18,6 +18,7 @@ from undertow.pipeline.influence import influence_step
 from undertow.pipeline.plan import Plan, plan
 from undertow.pipeline.settings import AuditSettings
 
+from . import tiny
 from .command import undertow
 from .conftest import QUICK, Place
 
@@ -66,6 +67,20 @@ def test_training_is_counted_where_there_is_one(place: Place):
     )
     assert twice.training_seconds * twice.rate == pytest.approx(2 * once.training_seconds * once.rate)
     assert {m.side for m in once.modules} == {"lora_A", "lora_B", "weight"}
+
+
+def test_canaries_are_counted_where_there_are_any(place: Place, tmp_path: Path):
+    tiny.write(tiny.rows(500, seed=6), tmp_path / "train.csv")
+    files = (str(tmp_path / "train.csv"), str(place("validation.jsonl")))
+    calibrated, plain = (
+        plan(str(place("bert")), *files, settings=AuditSettings(calibrate=c), probe=0.1) for c in (True, False)
+    )
+    assert (calibrated.samples, calibrated.canaries) == (500, 50)
+    assert (plain.samples, plain.canaries, plain.calibration_seconds) == (500, 0, 0)
+    assert calibrated.tensor_bytes * 500 == plain.tensor_bytes * 550
+    assert calibrated.calibration_seconds > 0
+    few = plan(str(place("bert")), *map(str, (place("train.csv"), files[1])), settings=AuditSettings(), probe=0.1)
+    assert any(note.startswith("Not calibrated: 60 rows") for note in few.notes)
 
 
 def test_command_prints_and_writes_nothing(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,6 +10,8 @@ from undertow.calibrate.share import Share
 
 # Below this, the lower end of the share is no evidence that anything is wrong.
 CLEAN = 0.005
+# From here on, the upper end of a share that may be 0 says that it is not known.
+MUCH = 0.03
 # Scores separate where even the lower end of the AUROC of canaries is above this.
 SEPARATE = 0.55
 
@@ -89,9 +91,7 @@ def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None
         why = f"the scores do not tell canaries from the rest well enough (AUROC at least {auroc_low:.2f})"
         return Suggestion(0, nothing, 0.0, f"{why}, so no cut can be trusted")
     if share.low < CLEAN:
-        return Suggestion(
-            0, nothing, 0.0, f"there is no evidence of wrong labels (at most {share.high:.1%} of the rows, from 0)"
-        )
+        return Suggestion(0, nothing, 0.0, _about_nothing(share))
     if aim.precision is not None:
         held = np.flatnonzero(cuts.precision >= aim.precision)
         rows = int(held[-1]) if len(held) else 0
@@ -103,3 +103,13 @@ def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None
         rows = int(np.argmax(cuts.f1))
     low, value, high = (float(p[rows]) for p in (cuts.precision_low, cuts.precision, cuts.precision_high))
     return Suggestion(rows, (value, low, high), float(cuts.recall[rows]))
+
+
+def _about_nothing(share: Share) -> str:
+    """Why nothing is flagged where the share may be 0: it is small, or it is not known."""
+    if share.high < MUCH:
+        return f"the labels look right (at most {share.high:.1%} of the rows are wrong, perhaps none)"
+    return (
+        f"how many labels are wrong cannot be told: anything from none to {share.high:.0%} of the rows goes with what "
+        "the model says of them, so no cut can be trusted"
+    )

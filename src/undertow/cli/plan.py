@@ -45,7 +45,8 @@ def print_plan(plan: "Plan", keep: str, console: Console) -> None:
         table.add_column(name, justify="right" if name in ("modules", "parameters", "gradients") else "left")
     for m in plan.modules:
         table.add_row(m.kind, m.side, f"{m.modules:,}", f"{m.parameters:,}", m.form, m.products, size(m.bytes))
-    console.print(f"{escape(plan.model)}: {plan.samples:,} training rows, {plan.queries:,} queries.", highlight=False)
+    rows = f"{plan.samples:,} training rows" + (f", {plan.canaries:,} of them canaries" if plan.canaries else "")
+    console.print(f"{escape(plan.model)}: {rows}, {plan.queries:,} queries.", highlight=False)
     console.print(table)
     lines = (
         ("Parameters tracked", f"{plan.parameters:,}"),
@@ -56,6 +57,7 @@ def print_plan(plan: "Plan", keep: str, console: Console) -> None:
         ("Fine-tuning", duration(plan.training_seconds)),
         ("Gradients", duration(plan.gradient_seconds)),
         ("Estimators", duration(plan.product_seconds)),
+        ("Calibration", duration(plan.calibration_seconds)),
         ("In all", f"about {duration(plan.seconds)}"),
     )
     summary = Table(show_header=False, box=None, padding=(0, 2, 0, 0))

@@ -19,6 +19,7 @@ from undertow.influence.names import needing
 from undertow.influence.products import cheaper
 from undertow.models.kernels import times_transposed
 from undertow.pipeline.baselines import check_room
+from undertow.pipeline.canaries import plan_canaries
 from undertow.pipeline.gradients import memory_budget
 from undertow.pipeline.influence import modules_of
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
@@ -30,6 +31,8 @@ from undertow.progress import Reporter, Silent
 
 # Seconds that the model is tried for.
 PROBE = 10.0
+# Seconds that the trial of all choices takes for each influence of the tensor, on two cores.
+_TRIAL = 1.5e-7
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Plan:
     Attributes:
         model: what the user calls the model.
         samples: training rows.
+        canaries: how many of them calibration gives a wrong label; 0 where the audit is not calibrated.
         queries: trusted rows.
         modules: the tracked modules, those alike in one line.
         gradient_bytes: the gradient cache.
@@ -71,11 +75,13 @@ class Plan:
         training_seconds: estimated fine-tuning, 0 where none is needed; with --retrain, of all models.
         gradient_seconds: estimated gradients of samples and queries.
         product_seconds: estimated products of all estimators.
+        calibration_seconds: estimated trial of all choices on the canaries.
         notes: what a user should know.
     """
 
     model: str
     samples: int
+    canaries: int
     queries: int
     modules: tuple[PlannedModules, ...]
     gradient_bytes: int
@@ -85,6 +91,7 @@ class Plan:
     training_seconds: float
     gradient_seconds: float
     product_seconds: float
+    calibration_seconds: float
     notes: tuple[str, ...]
 
     @property
@@ -95,7 +102,7 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Estimated time of the whole audit."""
-        return self.training_seconds + self.gradient_seconds + self.product_seconds
+        return self.training_seconds + self.gradient_seconds + self.product_seconds + self.calibration_seconds
 
 
 def plan(
@@ -130,7 +137,9 @@ def plan(
 
 def _plan(model: nn.Module, candidate: Candidate, inputs: Inputs, probe: float, show: Reporter) -> Plan:
     settings, tokenizer = candidate.settings, candidate.start.tokenizer
-    samples = encode(inputs.train, tokenizer, settings.max_length)
+    planned, why = plan_canaries(inputs.train, settings, trained_here=candidate.trained_here)
+    canaries = 0 if planned is None else len(planned.canaries)
+    samples = encode(inputs.train if planned is None else planned.audited, tokenizer, settings.max_length)
     queries = encode(inputs.queries, tokenizer, settings.max_length)
     modules = modules_of(model, settings)
     layouts = plan_layouts(
@@ -148,7 +157,8 @@ def _plan(model: nn.Module, candidate: Candidate, inputs: Inputs, probe: float, 
     tensor = _kept_bytes(len(settings.estimators), len(modules), len(queries), len(samples), settings)
     return Plan(
         model=candidate.name,
-        samples=len(samples),
+        samples=len(inputs.train),
+        canaries=canaries,
         queries=len(queries),
         modules=_alike(layouts, samples, queries, settings),
         gradient_bytes=gradients,
@@ -158,7 +168,13 @@ def _plan(model: nn.Module, candidate: Candidate, inputs: Inputs, probe: float, 
         training_seconds=_training(candidate, inputs) / per_sample,
         gradient_seconds=(1 + checkpoints) * float(tokens.sum()) / rate,
         product_seconds=_product_seconds(layouts, samples, queries, settings),
-        notes=_notes(settings, gradients),
+        calibration_seconds=_TRIAL
+        * len(settings.estimators)
+        * len(modules)
+        * len(queries)
+        * len(samples)
+        * bool(canaries),
+        notes=(*([why] if why else []), *_notes(settings, gradients)),
     )
 
 

@@ -83,7 +83,8 @@ def test_cuts_of_known_probabilities():
 @pytest.mark.parametrize(
     ("share", "auroc", "goal", "why"),
     [
-        (Share(0.02, 0.0, 0.05, 0.25, 1.0), 0.9, None, "no evidence of wrong labels"),
+        (Share(0.005, 0.0, 0.02, 0.25, 1.0), 0.9, None, "the labels look right (at most 2.0% of the rows are wrong"),
+        (Share(0.02, 0.0, 0.2, 0.25, 1.0), 0.9, None, "cannot be told: anything from none to 20% of the rows"),
         (SOME, 0.52, None, "do not tell canaries from the rest"),
         (SOME, 0.9, Goal(precision=0.9), "no cut reaches"),
     ],

@@ -1,5 +1,6 @@
 """Progress of long stages: a bar with the time left, or silence."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
@@ -29,6 +30,22 @@ class Reporter(Protocol):
     def say(self, text: str) -> None:
         """Print one line that stays."""
         ...
+
+
+class Stopwatch:
+    """Seconds spent on each of several things, in the order in which they came first."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def on(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a thing."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 class Silent:

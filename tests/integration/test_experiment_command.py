@@ -92,8 +92,13 @@ def test_every_choice_of_every_cell_is_there_once(finished):
     for name in ("layers", "agreement", "costs"):
         assert len(pd.read_parquet(folder / f"{name}.parquet").groupby(CELL)) == 2
     costs = pd.read_parquet(folder / "costs.parquet")
-    assert costs["stage"].tolist() == ["fine-tune", "influence", "outputs", "retraining"] * 2
-    assert (costs[["seconds", "peak_memory_mb"]] > 0).all(axis=None)
+    stages, methods = costs[costs["method"] == ""], costs[costs["method"] != ""]
+    assert stages["stage"].tolist() == ["fine-tune", "influence", "outputs", "retraining"] * 2
+    assert (stages[["seconds", "peak_memory_mb"]] > 0).all(axis=None)
+    assert set(methods["stage"]) == {"influence"}
+    assert {"gradients", "tracin", "cosine"} <= set(methods["method"])
+    whole = stages["seconds"][stages["stage"] == "influence"]
+    assert 0 < methods["seconds"].sum() < whole.sum()
     said = [line for line in outcome.err.splitlines() if line.startswith("Cell ")]
     assert said[0] == "Cell 1 of 2: tiny mine uniform 0.2 seed 0"
     assert re.fullmatch(r"Cell 2 of 2: tiny mine uniform 0\.2 seed 1; about [0-9].* left", said[1])

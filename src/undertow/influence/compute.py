@@ -1,6 +1,7 @@
 """From gradients to the influence tensor."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -66,6 +67,7 @@ def compute_influence(
     modules: Iterable[int] | None = None,
     block: int = BLOCK,
     advance: Callable[[int], None] = lambda n: None,
+    timing: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
 ) -> None:
     """Write the influence of every sample on every query, module by module, for all estimators.
 
@@ -80,6 +82,7 @@ def compute_influence(
         modules: positions of the modules to compute; all by default.
         block: numbers of a block [query, sample] at most.
         advance: told how many modules are done.
+        timing: opened with the name of each estimator while it works; what several share, the first of them bears.
 
     Raises:
         ConfigError: for an unknown estimator, or one whose needs are not met.
@@ -95,17 +98,16 @@ def compute_influence(
         for part in whole.query_chunks(block):
             some = whole.of_queries(part)
             for e, name in enumerate(estimators):
-                if name in elsewhere:
-                    if m not in elsewhere[name]:
-                        continue
-                    values = elsewhere[name][m][part]
-                elif not covers(name, key, known):
+                if m not in elsewhere[name] if name in elsewhere else not covers(name, key, known):
                     continue
-                elif name == "tracincp":
-                    values = tracincp([(b.of_queries(part), rate) for b, rate in trail])
-                else:
-                    values = ESTIMATORS[name](some)
-                sink.write(e, m, part, _finite(values, name, key.name))
+                with timing(name):
+                    if name in elsewhere:
+                        values = elsewhere[name][m][part]
+                    elif name == "tracincp":
+                        values = tracincp([(b.of_queries(part), rate) for b, rate in trail])
+                    else:
+                        values = ESTIMATORS[name](some)
+                    sink.write(e, m, part, _finite(values, name, key.name))
         sink.complete(m)
         advance(1)
 

@@ -31,7 +31,7 @@ from undertow.pipeline.retrain import compare_arms, removals
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.settings import AuditSettings, settings_from
 from undertow.pipeline.steps import check_device, check_libraries, probabilities_step
-from undertow.progress import Bars, Reporter, Silent
+from undertow.progress import Bars, Reporter, Silent, Stopwatch
 
 
 def audit(
@@ -194,7 +194,9 @@ def _influence(
     if run.done("influence"):
         return open_influence(run.path / "influence.zarr")
     with run.stage("influence") as outputs:
-        influence = _influence_step(run, candidate, model, inputs, planned, show, keep=keep, ranks=ranks)
+        watch = Stopwatch()
+        influence = _influence_step(run, candidate, model, inputs, planned, show, keep=keep, ranks=ranks, spent=watch)
+        outputs["seconds"] = {name: round(seconds, 3) for name, seconds in watch.seconds.items()}
         outputs["modules"] = [vars(k) for k in module_keys(influence)]
         outputs["processes"] = ranks.count
     for name in ("gradients", "scratch"):
@@ -212,6 +214,7 @@ def _influence_step(
     *,
     keep: bool,
     ranks: Ranks,
+    spent: Stopwatch | None = None,
 ) -> xr.Dataset:
     settings = candidate.settings
     kept = Path(settings.gradients) if settings.gradients else None
@@ -234,6 +237,7 @@ def _influence_step(
         places=places,
         ranks=ranks,
         reporter=show,
+        spent=spent,
     )
 
 

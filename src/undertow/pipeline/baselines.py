@@ -17,7 +17,7 @@ from undertow.gradients.collect import Predictions
 from undertow.gradients.hidden import hidden_states
 from undertow.gradients.layouts import Layout
 from undertow.gradients.store import GradientStore
-from undertow.progress import Reporter
+from undertow.progress import Reporter, Stopwatch
 
 
 def baseline_harms(
@@ -33,6 +33,7 @@ def baseline_harms(
     canaries: np.ndarray | None = None,
     memory: int,
     show: Reporter,
+    spent: Stopwatch,
 ) -> xr.Dataset:
     """``baseline[baseline, sample]``: harm of every sample by each baseline; empty without names.
 
@@ -51,6 +52,7 @@ def baseline_harms(
         canaries: positions of the samples that stand at the end once more, with another label (see `influence_step`).
         memory: bytes that dense gradients may take.
         show: shows progress.
+        spent: takes the seconds of each baseline, and of the hidden states that several share.
 
     Raises:
         ConfigError: when a baseline needs more memory than there is.
@@ -69,15 +71,17 @@ def baseline_harms(
         "seed": seed,
     }
     if "hidden" in needs:
-        found["query_states"] = _states(model, queries, "hidden states of the queries", pad_id, show)
-        found["states"] = _states(model, samples, "hidden states of the samples", pad_id, show)
+        with spent.on("hidden states"):
+            found["query_states"] = _states(model, queries, "hidden states of the queries", pad_id, show)
+            found["states"] = _states(model, samples, "hidden states of the samples", pad_id, show)
     if "gradients" in needs:
         found["query_gradients"], found["gradients"] = (_dense(store, memory) for store in stores)
     evidence = Evidence(**found)
     with show.track("baselines", len(names)) as advance:
         harms = []
         for name in names:
-            harms.append(_harm(name, evidence, canaries))
+            with spent.on(name):
+                harms.append(_harm(name, evidence, canaries))
             advance(1)
     return xr.Dataset(
         {"baseline_harm": (("baseline", "sample"), np.stack(harms))}, {"baseline": np.array(names, dtype=str)}

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from undertow.pipeline.recorded import optimiser_moments, recorded_training
 from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import device_of, modes_kept
 from undertow.pipeline.writing import FINGERPRINT, fingerprint, open_writer
-from undertow.progress import Reporter, Silent
+from undertow.progress import Reporter, Silent, Stopwatch
 
 
 def influence_step(
@@ -52,6 +52,7 @@ def influence_step(
     places: Places | None = None,
     ranks: Ranks | None = None,
     reporter: Reporter | None = None,
+    spent: Stopwatch | None = None,
 ) -> xr.Dataset:
     """Influence of every training sample on every query, for all tracked modules.
 
@@ -74,6 +75,8 @@ def influence_step(
         places: where files go; None keeps all in memory.
         ranks: which of several processes this is; then ``places`` are folders that all of them see.
         reporter: shows progress.
+        spent: takes the seconds of the gradients, which serve all, and of each estimator and baseline. Of several
+            processes, each takes its own.
 
     Raises:
         TrainingError: where a loss or an influence is not finite.
@@ -92,7 +95,7 @@ def influence_step(
     pad_id = tokenizer.pad_token_id
     layouts = plan_layouts(model, modules, encoded[1], pad_id=pad_id, project=settings.project, seed=settings.seed)
     check_room(settings.baselines, layouts, max(len(train), len(queries)), memory_budget(settings))
-    weights, show = weights_fingerprint(model), reporter or Silent()
+    weights, show, watch = weights_fingerprint(model), reporter or Silent(), spent or Stopwatch()
     job = Job(model, weights, modules, layouts, encoded[0], encoded[1], pad_id, settings, where, me, show)
     moments = optimiser_moments(model, modules, settings, where.recorded)
     records = recorded_training(settings, where.recorded) if needing(settings.estimators, "checkpoints") else ()
@@ -102,17 +105,20 @@ def influence_step(
     # Means of layer groups add up over the modules, so one process makes them.
     sharing = Ranks() if settings.keep == "groups" else me
     with modes_kept(model):
-        stores = take_gradients(job, "gradients", where.gradients)
+        with watch.on("gradients"):
+            stores = take_gradients(job, "gradients", where.gradients)
         known = known_queries(stores[0], queries)
-        trail = take_trail(job, records)
+        with watch.on("tracincp") if records else nullcontext():
+            trail = take_trail(job, records)
         if me.first or sharing is me:
             writer = sharing.first_then(lambda: open_writer(frame, where.tensor, settings, known, train.labels))
-            _products(replace(job, ranks=sharing), stores, trail, moments, writer)
+            _products(replace(job, ranks=sharing), stores, trail, moments, writer, watch)
     me.wait()
     if not me.first and where.tensor is not None:
         me.wait()
         return open_influence(where.tensor)
-    keep_cancellation(stores[1], where.tensor, frame.attrs[FINGERPRINT], settings.cancellation, show)
+    with watch.on("cancellation") if settings.cancellation != "none" else nullcontext():
+        keep_cancellation(stores[1], where.tensor, frame.attrs[FINGERPRINT], settings.cancellation, show)
     of_queries, of_samples = (predictions(store) for store in stores)
     variables = xr.Dataset(
         {
@@ -128,7 +134,7 @@ def influence_step(
         },
         coords={"class": np.array(train.classes, dtype=str)},
     )
-    variables = xr.merge([variables, _words(job, stores, known), _baselines(job, stores, margins, canaries)])
+    variables = xr.merge([variables, _words(job, stores, known), _baselines(job, stores, margins, canaries, watch)])
     influence = writer.finish(variables)
     forget_trail(trail)
     me.wait()
@@ -151,7 +157,11 @@ def known_queries(store: GradientStore, queries: Samples) -> Queries:
 
 
 def _baselines(
-    job: Job, stores: tuple[GradientStore, GradientStore], margins: np.ndarray | None, canaries: np.ndarray | None
+    job: Job,
+    stores: tuple[GradientStore, GradientStore],
+    margins: np.ndarray | None,
+    canaries: np.ndarray | None,
+    watch: Stopwatch,
 ) -> xr.Dataset:
     return baseline_harms(
         job.settings.baselines,
@@ -165,6 +175,7 @@ def _baselines(
         canaries=canaries,
         memory=memory_budget(job.settings),
         show=job.show,
+        spent=watch,
     )
 
 
@@ -184,11 +195,15 @@ def _products(
     trail: list[Checkpoint],
     moments: Mapping[str, Moments],
     writer: InfluenceWriter | ScoreWriter,
+    watch: Stopwatch,
 ) -> None:
     """Every estimator on every module; several processes share the modules."""
     written = set(writer.written)
     mine = [m for m in range(len(job.modules)) if m % job.ranks.count == job.ranks.index and m not in written]
-    given = {"ekfac": _ekfac(job, mine)} if "ekfac" in job.settings.estimators else {}
+    given = {}
+    if "ekfac" in job.settings.estimators:
+        with watch.on("ekfac"):
+            given["ekfac"] = _ekfac(job, mine)
     with job.show.track("influence of the modules", len(mine)) as advance:
         compute_influence(
             *stores,
@@ -199,6 +214,7 @@ def _products(
             given=given,
             modules=mine,
             advance=advance,
+            timing=watch.on,
         )
 
 

@@ -19,7 +19,7 @@ COLUMNS = {
     "results": [*CELL, "kind", *CONFIGURATION, *NOISE_MEASURES, "cut", "accuracy", "f1", "matthews"],
     "layers": [*CELL, "estimator", "layers", "noise_rank", "clean_rank", "cancellation"],
     "agreement": [*CELL, "estimator", "first", "second", "spearman", "spearman_noisy"],
-    "costs": [*CELL, "stage", "seconds", "peak_memory_mb"],
+    "costs": [*CELL, "stage", "method", "seconds", "peak_memory_mb"],
 }
 # Columns of numbers, which a table without rows, or with none known, may hold as objects.
 NUMBERS = (
@@ -42,7 +42,7 @@ class Frames:
             ``how`` is the aggregation with its k and the queries that count.
         layers: a row an estimator and layer group: mean normalised rank of noisy and clean samples, cancellation.
         agreement: a row an estimator and pair of layer groups.
-        costs: a row a stage.
+        costs: a row a stage, and within influence one a method.
         cut: share removed before the retraining that is compared; None where nothing was retrained.
     """
 

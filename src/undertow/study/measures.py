@@ -132,13 +132,16 @@ def _controls(study: Frames) -> pd.DataFrame:
 
 
 def costs(study: Frames, *, times: int = 1000) -> pd.DataFrame:
-    """Seconds of each stage over the cells of a model, all of them together, and the highest memory."""
+    """Seconds of each stage over the cells of a model, all of them together, and the highest memory.
+
+    Of a stage, what each method adds to it; of the memory of one method nothing is known.
+    """
     rows: list[dict[str, Any]] = []
-    for keys, part in study.costs.groupby(["model", "stage"], sort=False):
-        model, stage = keys
+    for keys, part in study.costs.groupby(["model", "stage", "method"], sort=False):
+        model, stage, method = keys
         rows.append(
             {
-                **{"model": model, "stage": stage, "cells": len(part)},
+                **{"model": model, "stage": f"{stage}: {method}" if method else stage, "cells": len(part)},
                 **with_interval("seconds", mean_interval(part["seconds"], times=times)),
                 "total_seconds": float(part["seconds"].sum()),
                 "peak_memory_mb": float(part["peak_memory_mb"].max()),

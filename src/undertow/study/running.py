@@ -75,7 +75,7 @@ def run_cell(cell: Cell, out: Path, show: Reporter) -> None:
             table.to_parquet(temporary, index=False)
     told = {
         # Of a cell that went on after an interruption, also what was done before.
-        "seconds": max(time.perf_counter() - start, float(costs["seconds"].sum())),
+        "seconds": max(time.perf_counter() - start, float(costs["seconds"][costs["method"] == ""].sum())),
         "rows": len(planted),
         "planted": int(planted.sum()),
         "tested_on": ready.data.tested_on,
@@ -164,6 +164,11 @@ def _costs(cell: Cell, manifest: Mapping[str, Any], retraining: Cost | None) -> 
     stages = {name: told for name, told in manifest["stages"].items() if "seconds" in told}
     if retraining is not None:
         stages["retraining"] = asdict(retraining)
-    names = ("seconds", "peak_memory_mb")
-    rows = [{**cell.identity, "stage": stage, **{n: told[n] for n in names}} for stage, told in stages.items()]
-    return pd.DataFrame(rows)
+    rows = []
+    for stage, told in stages.items():
+        rows.append(
+            {"stage": stage, "method": "", "seconds": told["seconds"], "peak_memory_mb": told["peak_memory_mb"]}
+        )
+        for method, seconds in told.get("outputs", {}).get("seconds", {}).items():
+            rows.append({"stage": stage, "method": method, "seconds": seconds, "peak_memory_mb": np.nan})
+    return pd.DataFrame([{**cell.identity, **row} for row in rows])

@@ -222,8 +222,11 @@ _SINGLE: dict[str, _Entry] = {
         _NO_RETRAINING,
     ),
     "costs": (
-        "Cost by stage",
-        lambda study: f"Seconds a cell, and of all cells together. {_CELLS}",
+        "Cost by stage and method",
+        lambda study: (
+            "Seconds a cell, and of all cells together. Gradients serve every estimator, hidden states several "
+            f"baselines; what estimators share, the one that was asked first bears. {_CELLS}"
+        ),
         lambda study, times: measures.costs(study, times=times),
         "no stage reported its seconds",
     ),

@@ -69,9 +69,10 @@ def tables(*, retrained: bool) -> dict[str, pd.DataFrame]:
         for b in GROUPS
     ]
     costs = [
-        {**cell, "stage": stage, "seconds": seconds + cell["seed"], "peak_memory_mb": 100.0 * (1 + cell["seed"])}
+        {**cell, "stage": stage, "method": method, "seconds": seconds + cell["seed"]}
+        | {"peak_memory_mb": np.nan if method else 100.0 * (1 + cell["seed"])}
         for cell in cells
-        for stage, seconds in (("gradients", 10.0), ("influence", 2.0))
+        for stage, method, seconds in (("fine-tune", "", 10.0), ("influence", "", 2.0), ("influence", "tracin", 1.0))
     ]
     frames = {"layers": layers, "agreement": between, "costs": costs}
     return {"results": results(retrained=retrained), **{name: pd.DataFrame(rows) for name, rows in frames.items()}}

@@ -89,12 +89,14 @@ def test_random_of_another_cut_is_no_control():
 
 def test_costs():
     found = measures.costs(study(), times=10).set_index("stage")
-    assert found.loc["gradients", ["cells", "seconds", "total_seconds", "peak_memory_mb"]].tolist() == [
+    assert found.loc["fine-tune", ["cells", "seconds", "total_seconds", "peak_memory_mb"]].tolist() == [
         4,
         11.5,
         46,
         400,
     ]
+    assert found.loc["influence: tracin", ["cells", "seconds", "total_seconds"]].tolist() == [4, 2.5, 10]
+    assert np.isnan(found.loc["influence: tracin", "peak_memory_mb"])
 
 
 def test_the_interval_of_a_mean_is_that_of_the_bootstrap():
@@ -107,5 +109,5 @@ def test_the_interval_of_a_mean_is_that_of_the_bootstrap():
 def test_a_single_cell_has_no_interval():
     frames = {name: frame[frame["seed"] == 0] for name, frame in tables(retrained=True).items()}
     found = measures.costs(Frames.of(**frames), times=10)
-    assert found["seconds"].tolist() == [10, 2]
+    assert found["seconds"].tolist() == [10, 2, 1]
     assert found[["seconds_low", "seconds_high"]].isna().all(axis=None)

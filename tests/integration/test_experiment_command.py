@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 import undertow as undertow_package
-from undertow.errors import TrainingError
+from undertow.errors import ConfigError, TrainingError
 from undertow.pipeline.scorer import Scorer, Scoring
 from undertow.study.cells import cells
-from undertow.study.experiment import lock_of
-from undertow.study.launching import launch, wait
+from undertow.study.content import content
+from undertow.study.experiment import found, lock_of
+from undertow.study.launching import job, launch, wait
 from undertow.study.reading import read_study
 from undertow.study.tasks import task_data
 
@@ -215,6 +216,19 @@ def test_jobs_through_submitit(place, tmp_path):
     assert undertow("experiment", file, "--status").code == 0
     assert len(pd.read_parquet(tmp_path / "grid" / "results.parquet")) == 2 * 2 * 3 + 2
     assert launch(read_study(file), tmp_path / "grid", "local") == []
+
+
+def test_a_job_whose_data_changed_after_it_was_submitted_says_so(place, tmp_path):
+    shutil.copytree(place, tmp_path / "data")
+    out = tmp_path / "grid"
+    asked = read_study(study(tmp_path / "data", tmp_path, retrain=False))
+    found(out, asked)  # as launching does before it submits
+    (key,) = (cell.key for cell in cells(asked))
+    with (tmp_path / "data" / "train.csv").open("a") as file:
+        file.write("another row,good\n")
+    content.cache_clear()
+    with pytest.raises(ConfigError, match=f"{key} is no cell of the study in .* any more.*Submit the study again"):
+        job(str(out), key)
 
 
 @pytest.mark.parametrize("kind", ["pairs", "doubt", "words", "duplicates"])

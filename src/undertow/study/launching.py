@@ -92,7 +92,12 @@ def _note(one: Job, out: Path, launcher: Launcher) -> None:
 def job(out: str, key: str) -> str:
     """What a job does: one cell of the study in a folder, unless another process is at it."""
     folder = Path(out)
-    cell = next(c for c in cells(kept_study(folder)) if c.key == key)
+    cell = next((c for c in cells(kept_study(folder)) if c.key == key), None)
+    if cell is None:
+        raise ConfigError(
+            f"{key} is no cell of the study in {folder} any more: the study, or a file of its data or models, changed "
+            "after the job was submitted. Submit the study again."
+        )
     with lock_of(cell, folder):
         if not is_done(cell, folder):
             attempt(cell, folder, Silent())

@@ -10,7 +10,7 @@ from undertow.data.noise import plant
 from undertow.errors import DataError
 from undertow.gradients.hidden import hidden_states
 from undertow.pipeline.settings import AuditSettings
-from undertow.pipeline.steps import Start
+from undertow.pipeline.steps import Start, device_of
 from undertow.study.cells import Cell
 from undertow.study.tasks import TaskData
 
@@ -43,7 +43,7 @@ def doubts(train: Samples, start: Start, settings: AuditSettings) -> np.ndarray:
     hidden states of the model before fine-tuning.
     """
     encoded = encode(train, start.tokenizer, settings.max_length)
-    model = start.base().eval()
+    model = start.base().eval().to(device_of(settings))
     states = hidden_states(model, encoded, pad_id=start.tokenizer.pad_token_id, layers=[-1], pooling=["mean"])
     assert states.mean is not None
     classes, labels = np.unique(train.labels, return_inverse=True)

@@ -79,10 +79,14 @@ class Frames:
         return rows[np.isclose(rows["cut"], np.nan if self.cut is None else self.cut)]
 
     def outcomes(self, model: str) -> tuple[pd.DataFrame, str]:
-        """The rows of influence of a model by which it is judged, and the column: accuracy where there is any."""
+        """The rows of influence of a model by which it is judged, and the column.
+
+        That is accuracy where several layer groups of an estimator and aggregation were acted on; else NDR@30.
+        """
         retrained = self.retrained
         chosen = retrained[(retrained["kind"] == "influence") & (retrained["model"] == model)]
-        if len(chosen):
+        groups = family(chosen).groupby(["family", "how"])["group"].nunique()
+        if (groups > 1).any():
             return chosen, "accuracy"
         rows = self.influence
         return rows[(rows["model"] == model) & rows["ndr30"].notna()], "ndr30"

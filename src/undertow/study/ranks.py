@@ -24,8 +24,9 @@ def aggregations(study: Frames) -> list[str]:
 def layer_ranks(study: Frames, how: str = MEAN, *, times: int = 1000) -> pd.DataFrame:
     """Layer groups ranked within each model and estimator, best first.
 
-    Blocks are task, noise, rate and seed. The outcome is accuracy after retraining, or NDR@30 for a model of which
-    nothing was retrained. Estimators of word embeddings alone stand among the groups of the estimator they come from.
+    Blocks are task, noise, rate and seed. The outcome is accuracy after retraining, or NDR@30 for a model of which no
+    two groups were retrained alike. Estimators of word embeddings alone stand among the groups of the estimator they
+    come from.
     """
     rows: list[dict[str, Any]] = []
     for model, name, part, outcome in _by_estimator(study, how):

@@ -135,8 +135,11 @@ def _outcome(study: Frames) -> str:
     if len(retrained) == len(study.models):
         return f"The outcome is accuracy after retraining{cut}."
     if not retrained:
-        return "Nothing was retrained, so the outcome is NDR@30."
-    return f"The outcome is accuracy after retraining{cut}, or NDR@30 for a model of which nothing was retrained."
+        return "No two layer groups were retrained alike, so the outcome is NDR@30."
+    return (
+        f"The outcome is accuracy after retraining{cut}, or NDR@30 for a model of which no two layer groups were "
+        "retrained alike."
+    )
 
 
 def _gains_caption(study: Frames) -> str:

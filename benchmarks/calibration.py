@@ -20,9 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from common import bundled_minilm, bundled_smollm2, glue, table, write_section
+from undertow.calibrate.choices import average, rank_choices
+from undertow.calibrate.learned import learned_harm
+from undertow.calibrate.standing import standings
 from undertow.data import Samples, plant_noise, split_validation, stratified_subset
+from undertow.influence.store import open_influence
 from undertow.metrics.noise import noise_detection
 from undertow.pipeline.audit import audit
 from undertow.pipeline.choices import LOSS, try_choices
@@ -122,6 +127,8 @@ def run_case(case: Case, data: Path, runs: Path) -> dict[str, Any]:
     trusted = stratified_subset(validation, 1000, seed=case.seed)
     result = audit(model, noisy, trusted, out=folder, settings=settings, progress=False)
     found = {**asdict(case), **measures(result, bad)}
+    if bad.any():
+        found["ways"] = ways(open_influence(folder / "influence.zarr"), bad, settings)
     if case.retrain:
         selection = split_validation(trusted, query_share=settings.query_share, seed=case.seed).selection
         found["accuracy"] = accuracies(model, noisy, selection, test, bad, result, settings, folder)
@@ -170,6 +177,24 @@ def measures(result: Audit, bad: np.ndarray) -> dict[str, Any]:
             **{name: ndrs[i] for name, i in names.items() if i is not None},
         }
     return found
+
+
+def ways(everything: xr.Dataset, bad: np.ndarray, settings: AuditSettings) -> dict[str, float]:
+    """NDR@30 of each way to one harm, over the rows that are not canaries."""
+    n = len(bad)
+    canaries, rows = np.arange(n, everything.sizes["sample"]), everything["sample"].values
+    place = {int(row): i for i, row in enumerate(rows[:n])}
+    twins = np.array([place[-1 - int(row)] for row in rows[n:]])
+    rest = np.setdiff1d(np.arange(n), twins)
+    tried = try_choices(everything, settings)
+    ranked = standings(tried.harms, rest)
+    ranking = rank_choices(ranked[:, canaries], [choice.cost for choice in tried.choices], seed=settings.seed)
+    harms = {
+        "average": average(ranked, ranking.order),
+        "single": ranked[ranking.chosen],
+        "learned": learned_harm(ranked, rest, canaries, twins, seed=settings.seed),
+    }
+    return {name: noise_detection(harm[rest], bad[rest]).ndr(0.3) for name, harm in harms.items()}
 
 
 def half_regret(harms: np.ndarray, calibrated: np.ndarray, bad: np.ndarray, times: int = 50) -> float:
@@ -324,6 +349,10 @@ def summary(found: list[dict[str, Any]]) -> str:
         f"Regret of the calibrated harm against the choice that is best by one half of the planted rows, by the other "
         f"half: mean {np.mean(halves):.3f}, worst {max(halves):.3f}."
     )
+    means = {way: np.mean([f["ways"][way] for f in noisy]) for way in ("average", "single", "learned")} if noisy else {}
+    if means:
+        told = ", ".join(f"{way} {mean:.3f}" for way, mean in means.items())
+        lines.append(f"NDR@30 over the rows that are no canaries, by way: {told}.")
     errors = [abs(f["share"][0] - f["true share"]) for f in found]
     held = [f["share"][1] <= f["true share"] <= f["share"][2] for f in found]
     lines.append(

@@ -73,6 +73,12 @@ def rank_choices(
     return Ranking(order, auroc, low, high, tied, chosen)
 
 
+def best_first(standings: Float[np.ndarray, "choice canary"]) -> Int[np.ndarray, " choice"]:
+    """Positions of the choices by the mean standing of some canaries, the highest first."""
+    order: np.ndarray = np.argsort(-standings.mean(axis=1), kind="stable")
+    return order
+
+
 def average(
     standings: Float[np.ndarray, "choice sample"], order: Int[np.ndarray, " choice"], few: int = FEW
 ) -> Float[np.ndarray, " sample"]:
@@ -97,7 +103,6 @@ def held_out_choice(
     found = np.empty(len(canaries))
     for f in np.unique(fold):
         others, mine = canaries[fold != f], canaries[fold == f]
-        order = np.argsort(-standings[:, others].mean(axis=1), kind="stable")
-        score = average(standings, order, few)
+        score = average(standings, best_first(standings[:, others]), few)
         found[fold == f] = standing(score[mine], score[rest])
     return found

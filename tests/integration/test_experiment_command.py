@@ -1,6 +1,7 @@
 """``undertow experiment``: a grid of tiny cells, killed, changed, broken and looked at."""
 
 import errno
+import os
 import re
 import shutil
 import threading
@@ -518,16 +519,50 @@ def test_rows_without_a_text_are_left_out(place, tmp_path):
     assert all(text.strip() for text in data.train.text_pairs)
 
 
-@pytest.mark.parametrize(("state", "submitted"), [("PENDING", 0), ("RUNNING", 0), ("TIMEOUT", 1), ("UNKNOWN", 1)])
-def test_a_cell_whose_job_still_waits_is_not_submitted_again(state, submitted, place, tmp_path, monkeypatch):
-    import submitit
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    """What squeue says of any job, by a command of that name."""
 
-    asked, folder = read_study(study(place, tmp_path, retrain=False)), tmp_path / "grid"
+    def says(state: str, complaint: str = "") -> None:
+        script = tmp_path / "bin" / "squeue"
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f"#!/bin/sh\necho '{state}'\necho '{complaint}' >&2\nexit {int(bool(complaint))}\n")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+
+    return says
+
+
+def submitted_before(asked, folder):
+    """A study whose one cell was submitted to SLURM."""
     note = cells(asked)[0].folder(folder) / "job.json"
     note.parent.mkdir(parents=True)
     note.write_text('{"launcher": "slurm", "id": "12_0"}')
     (folder / "study.json").write_text("{}")
-    monkeypatch.setattr(submitit.SlurmJob.watcher, "get_state", lambda job_id, mode="standard": state)
+
+
+GONE = "slurm_load_jobs error: Invalid job id specified"
+
+
+@pytest.mark.parametrize(
+    ("state", "complaint", "submitted"),
+    [("PENDING", "", 0), ("RUNNING", "", 0), ("TIMEOUT", "", 1), ("", "", 1), ("", GONE, 1)],
+)
+def test_a_cell_whose_job_still_waits_is_not_submitted_again(state, complaint, submitted, place, tmp_path, queue):
+    asked, folder = read_study(study(place, tmp_path, retrain=False)), tmp_path / "grid"
+    submitted_before(asked, folder)
+    queue(state, complaint)
     jobs = launch(asked, folder, "local")
     assert len(jobs) == submitted
     wait(jobs)
+
+
+def test_a_queue_that_does_not_answer_submits_nothing(place, tmp_path, queue, monkeypatch):
+    asked, folder = read_study(study(place, tmp_path, retrain=False)), tmp_path / "grid"
+    submitted_before(asked, folder)
+    queue("", "slurm_load_jobs error: Unable to contact slurm controller")
+    with pytest.raises(ConfigError, match=r"squeue says .*Unable to contact.*try again when SLURM answers"):
+        launch(asked, folder, "local")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="squeue does not answer"):
+        launch(asked, folder, "local")

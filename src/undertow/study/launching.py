@@ -1,6 +1,7 @@
 """Cells as jobs of a cluster, or of several processes on this machine, through submitit."""
 
 import json
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ def launch(study: Study, out: Path, launcher: Launcher, *, retry: bool = False) 
     submitit = _library()
     found(out, study)
     todo = [c for c in cells(study) if not is_done(c, out) and (retry or failure(c, out) is None)]
-    todo = [c for c in todo if not has_job(c, out, submitit)]
+    todo = [c for c in todo if not has_job(c, out)]
     if not todo:
         return []
     resources = {"slurm_array_parallelism": AT_ONCE} if launcher == "slurm" else {}
@@ -71,16 +72,40 @@ def launch(study: Study, out: Path, launcher: Launcher, *, retry: bool = False) 
     return jobs
 
 
-def has_job(cell: Cell, out: Path, submitit: Any) -> bool:
+def has_job(cell: Cell, out: Path) -> bool:
     """Whether a job that was submitted before still waits or works at a cell."""
     try:
         told = json.loads((cell.folder(out) / JOB).read_text())
     except (OSError, ValueError):
         return False
     if told["launcher"] == "slurm":  # it may wait for hours before it holds the lock of the cell
-        # A cluster without accounting forgets jobs that ended; their state is unknown, and that is not alive.
-        return str(submitit.SlurmJob.watcher.get_state(told["id"], mode="force")).upper() in _ALIVE
+        return is_queued(told["id"])
     return psutil.pid_exists(int(told["id"])) and is_held(cell, out)
+
+
+def is_queued(job: str) -> bool:
+    """Whether SLURM has a job that waits or runs. Asked of its queue: submitit asks the accounting, which few small
+    clusters have.
+
+    Raises:
+        ConfigError: when the queue cannot be asked.
+    """
+    try:
+        asked = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}"]
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(
+            f"Whether job {job} still waits or runs cannot be asked: squeue does not answer ({error}). A cell is not "
+            "submitted twice, so try again where SLURM's commands work."
+        ) from error
+    if told.returncode:
+        if "Invalid job id" in told.stderr:  # the queue has forgotten it, so it has ended
+            return False
+        raise ConfigError(
+            f"Whether job {job} still waits or runs cannot be asked: squeue says {' '.join(told.stderr.split())}. "
+            "A cell is not submitted twice, so try again when SLURM answers."
+        )
+    return bool(set(told.stdout.split()) & set(_ALIVE))
 
 
 def _note(one: Job, out: Path, launcher: Launcher) -> None:

@@ -10,7 +10,7 @@ import xarray as xr
 import zarr
 
 from undertow.errors import ConfigError
-from undertow.models.groups import select_modules
+from undertow.models.groups import PROFILE_GROUPS, available_groups, select_modules
 from undertow.models.keys import ModuleKey
 
 # Zarr format 2: fixed-length text coordinates are part of its specification, they are not yet in format 3.
@@ -207,3 +207,15 @@ def deciding_modules(keys: Sequence[ModuleKey], covered: np.ndarray, layers: str
     if layers != "all":
         return chosen
     return inside or np.flatnonzero(covered).tolist()
+
+
+def standard_groups(keys: Sequence[ModuleKey], covered: np.ndarray) -> dict[str, tuple[int, ...]]:
+    """The standard layer groups with the modules that an estimator is defined on, ``covered`` [module].
+
+    Of groups with the same modules the last one stays, which is ``all`` where that is among them.
+    """
+    groups = available_groups(keys, PROFILE_GROUPS)
+    held = {name: tuple(m for m in modules if covered[m]) for name, modules in groups.items()}
+    held["all"] = tuple(deciding_modules(keys, covered, "all"))
+    last = {modules: name for name, modules in held.items()}
+    return {name: modules for name, modules in held.items() if modules and last[modules] == name}

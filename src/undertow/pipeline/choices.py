@@ -9,8 +9,7 @@ from jaxtyping import Float
 
 from undertow.aggregation.names import AGGREGATION_NAMES, AGGREGATIONS
 from undertow.baselines.simple import loss_harm
-from undertow.influence.store import deciding_modules, module_keys
-from undertow.models.groups import PROFILE_GROUPS, available_groups
+from undertow.influence.store import module_keys, standard_groups
 from undertow.pipeline.harm import group_harm
 from undertow.pipeline.scorer import Scorer, Scoring, memory_bytes
 from undertow.pipeline.settings import AuditSettings
@@ -129,14 +128,11 @@ def _choice(
 
 def _groups(influence: xr.Dataset) -> dict[str, dict[str, tuple[int, ...]]]:
     """The layer groups of each estimator that differ, with the modules that it is defined on."""
-    keys, found = module_keys(influence), {}
-    for estimator in influence["estimator"].values.tolist():
-        covered = influence["covered"].sel(estimator=estimator).values
-        held = {g: tuple(m for m in ms if covered[m]) for g, ms in available_groups(keys, PROFILE_GROUPS).items()}
-        held["all"] = tuple(deciding_modules(keys, covered, "all"))
-        names = {modules: name for name, modules in held.items() if modules}
-        found[estimator] = {name: modules for modules, name in names.items()}
-    return found
+    keys = module_keys(influence)
+    return {
+        estimator: standard_groups(keys, influence["covered"].sel(estimator=estimator).values)
+        for estimator in influence["estimator"].values.tolist()
+    }
 
 
 def _baselines(influence: xr.Dataset) -> dict[str, np.ndarray]:

@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float
 from undertow.aggregation.names import AGGREGATIONS, check_aggregation, check_weighing
 from undertow.baselines.simple import loss_harm
 from undertow.errors import ConfigError
-from undertow.influence.store import deciding_modules
+from undertow.influence.store import deciding_modules, standard_groups
 from undertow.metrics.agreement import agreement
 from undertow.metrics.intervals import bootstrap
 from undertow.metrics.noise import noise_detection
-from undertow.models.groups import PROFILE_GROUPS, available_groups, select_modules
+from undertow.models.groups import select_modules
 from undertow.pipeline.scorer import Scorer, Scoring
 from undertow.pipeline.written import planted_rows, read_harm, write_table
 from undertow.progress import Reporter, Silent
@@ -133,16 +133,11 @@ def _groups(scorer: Scorer, estimator: str, layers: Sequence[str]) -> dict[str, 
     """The modules of each group that an estimator is defined on; of standard groups, those that differ."""
     scorer.modules(Scoring(estimator))  # refuses an estimator that is not there
     covered = scorer.influence["covered"].sel(estimator=estimator).values
-    everything = tuple(deciding_modules(scorer.keys, covered, "all"))
-    named = {name: select_modules(scorer.keys, _joined(name)) for name in layers} or available_groups(
-        scorer.keys, PROFILE_GROUPS
-    )
+    if not layers:
+        return standard_groups(scorer.keys, covered)
+    named = {name: select_modules(scorer.keys, _joined(name)) for name in layers}
     held = {name: tuple(m for m in modules if covered[m]) for name, modules in named.items()}
-    held |= {"all": everything} if "all" in held else {}
-    if layers:
-        return held
-    distinct = {modules: name for name, modules in held.items()}  # the last name of the same modules: "all"
-    return {name: modules for name, modules in held.items() if modules and distinct[modules] == name}
+    return held | ({"all": tuple(deciding_modules(scorer.keys, covered, "all"))} if "all" in held else {})
 
 
 def _joined(name: str) -> str:

@@ -78,18 +78,14 @@ class Frames:
         rows = self.results[(self.results["kind"] != "control") & self.results["accuracy"].notna()]
         return rows[np.isclose(rows["cut"], np.nan if self.cut is None else self.cut)]
 
-    def outcomes(self, model: str) -> tuple[pd.DataFrame, str]:
-        """The rows of influence of a model by which it is judged, and the column.
-
-        That is accuracy where several layer groups of an estimator and aggregation were acted on; else NDR@30.
+    def outcomes(self, model: str) -> list[tuple[pd.DataFrame, str]]:
+        """The rows of influence that a model may be judged by, with the column: accuracy, where any was retrained,
+        then NDR@30, where noise was planted. A comparison takes the first that holds what it compares.
         """
-        retrained = self.retrained
-        chosen = retrained[(retrained["kind"] == "influence") & (retrained["model"] == model)]
-        groups = family(chosen).groupby(["family", "how"])["group"].nunique()
-        if (groups > 1).any():
-            return chosen, "accuracy"
-        rows = self.influence
-        return rows[(rows["model"] == model) & rows["ndr30"].notna()], "ndr30"
+        retrained, found = self.retrained, self.influence
+        of_accuracy = retrained[(retrained["kind"] == "influence") & (retrained["model"] == model)]
+        of_noise = found[(found["model"] == model) & found["ndr30"].notna()]
+        return [(rows, name) for rows, name in ((of_accuracy, "accuracy"), (of_noise, "ndr30")) if len(rows)]
 
     @property
     def models(self) -> list[str]:

@@ -26,8 +26,9 @@ def cancellation(study: Frames, *, times: int = 1000) -> pd.DataFrame:
     known = known[known["cancellation"].notna()]
     rows: list[dict[str, Any]] = []
     for model, of_model in known.groupby("model", sort=False):
-        scored, outcome = study.outcomes(str(model))
-        means = scored[scored["how"] == MEAN].groupby([*BLOCK, "layers"])[outcome].mean().rename("outcome")
+        judged = ((rows[rows["how"] == MEAN], name) for rows, name in study.outcomes(str(model)))
+        scored, outcome = next(((r, name) for r, name in judged if len(r)), (study.influence[:0], "ndr30"))
+        means = scored.groupby([*BLOCK, "layers"])[outcome].mean().rename("outcome")
         for group, part in of_model.groupby("layers", sort=False):
             finite = part[np.isfinite(part["cancellation"].astype(float))]
             pairs = finite.join(means, on=[*BLOCK, "layers"])

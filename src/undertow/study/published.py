@@ -52,8 +52,8 @@ def beside(study: Frames, *, times: int = 1000) -> list[Table]:
         Table(
             "cancellation",
             "Cancellation by layer group: mean ± std (ρ with the outcome)",
-            "Published: ρ with accuracy. Measured: over cells, with accuracy or, where no two layer groups were "
-            "retrained alike, NDR@30.",
+            "Published: ρ with accuracy. Measured: over cells, with accuracy or, where the mean was "
+            "not retrained, NDR@30.",
             _beside_cancellation(study, times),
         ),
         Table(

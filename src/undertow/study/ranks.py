@@ -24,14 +24,15 @@ def aggregations(study: Frames) -> list[str]:
 def layer_ranks(study: Frames, how: str = MEAN, *, times: int = 1000) -> pd.DataFrame:
     """Layer groups ranked within each model and estimator, best first.
 
-    Blocks are task, noise, rate and seed. The outcome is accuracy after retraining, or NDR@30 for a model of which no
-    two groups were retrained alike. Estimators of word embeddings alone stand among the groups of the estimator they
-    come from.
+    Blocks are task, noise, rate and seed. The outcome is accuracy after retraining, or NDR@30 for an estimator of which
+    no two groups were retrained. Estimators of word embeddings alone stand among the groups of the estimator they come
+    from.
     """
     rows: list[dict[str, Any]] = []
-    for model, name, part, outcome in _by_estimator(study, how):
-        found = scores_of(part, outcome, "group")
-        if found.scores.shape[1] < 2:
+    for model, name, judged in _by_estimator(study, how):
+        compared = ((scores_of(part, outcome, "group"), outcome) for part, outcome in judged)
+        found, outcome = next(((f, o) for f, o in compared if f.scores.shape[1] > 1), (None, ""))
+        if found is None:
             continue
         for group, line in comparison_table(found.scores, times=times).iterrows():
             mean = mean_interval(found.scores[group], times=times)
@@ -66,9 +67,10 @@ def aggregation_gains(study: Frames, *, times: int = 1000) -> pd.DataFrame:
     aggregations of a model and estimator.
     """
     rows: list[dict[str, Any]] = []
-    for model, name, part, outcome in _by_estimator(study):
-        found = scores_of(part, outcome, ["how", "group"])
-        if found.scores.empty or MEAN not in found.scores.columns.get_level_values("how"):
+    for model, name, judged in _by_estimator(study):
+        compared = ((scores_of(part, outcome, ["how", "group"]), outcome) for part, outcome in judged)
+        found, outcome = next(((f, o) for f, o in compared if _beside_mean(f.scores)), (None, ""))
+        if found is None:
             continue
         for over in ("best", "mean"):
             rows += [
@@ -76,6 +78,11 @@ def aggregation_gains(study: Frames, *, times: int = 1000) -> pd.DataFrame:
                 for row in _gains(found.scores, over, times)
             ]
     return pd.DataFrame(rows)
+
+
+def _beside_mean(scores: pd.DataFrame) -> bool:
+    hows = set() if scores.empty else set(scores.columns.get_level_values("how"))
+    return MEAN in hows and len(hows) > 1
 
 
 def _gains(scores: pd.DataFrame, over: str, times: int) -> list[dict[str, Any]]:
@@ -109,10 +116,12 @@ def places(study: Frames, estimator: str = "tracin", layers: str = "head") -> pd
     """
     rows: list[dict[str, Any]] = []
     for model in study.models:
-        known, outcome = study.outcomes(model)
         for how in aggregations(study):
-            found = scores_of(known[known["how"] == how], outcome, ["estimator", "layers"])
-            if (estimator, layers) not in found.scores.columns or found.scores.shape[1] < 2:
+            judged = study.outcomes(model)
+            compared = ((scores_of(k[k["how"] == how], o, ["estimator", "layers"]), o) for k, o in judged)
+            places = ((f, o) for f, o in compared if (estimator, layers) in f.scores.columns and f.scores.shape[1] > 1)
+            found, outcome = next(places, (None, ""))
+            if found is None:
                 continue
             ranks = average_ranks(found.scores)
             place = int((ranks < ranks[(estimator, layers)]).sum()) + 1
@@ -137,7 +146,8 @@ def proxies(study: Frames, *, times: int = 1000) -> pd.DataFrame:
     known = study.layers[[*CELL, "estimator", "layers", "cancellation"]]
     rows: list[dict[str, Any]] = []
     for how in aggregations(study):
-        for model, name, part, outcome in _by_estimator(study, how):
+        for model, name, judged in _by_estimator(study, how):
+            part, outcome = judged[0]
             if outcome != "accuracy":
                 continue
             joined = part.merge(known.drop_duplicates([*CELL, "estimator", "layers"]), how="left")
@@ -161,13 +171,19 @@ def proxies(study: Frames, *, times: int = 1000) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _by_estimator(study: Frames, how: str | None = None) -> Iterator[tuple[str, str, pd.DataFrame, str]]:
-    """Model, estimator, its rows with the columns family and group, and the outcome they are judged by."""
+_Judged = list[tuple[pd.DataFrame, str]]
+
+
+def _by_estimator(study: Frames, how: str | None = None) -> Iterator[tuple[str, str, _Judged]]:
+    """Model, estimator, and its rows by each outcome they may be judged by, with the columns family and group."""
     for model in study.models:
-        known, outcome = study.outcomes(model)
-        joined = family(known if how is None else known[known["how"] == how])
-        for name, part in joined.groupby("family", sort=False):
-            yield model, str(name), part, outcome
+        found: dict[str, _Judged] = {}
+        for known, outcome in study.outcomes(model):
+            joined = family(known if how is None else known[known["how"] == how])
+            for name, part in joined.groupby("family", sort=False):
+                found.setdefault(str(name), []).append((part, outcome))
+        for name, judged in found.items():
+            yield model, name, judged
 
 
 def _left_out(found: Complete) -> dict[str, int]:

@@ -130,16 +130,10 @@ def slug(how: str) -> str:
 
 
 def _outcome(study: Frames) -> str:
-    retrained = [m for m in study.models if study.outcomes(m)[1] == "accuracy"]
+    if study.retrained.empty:
+        return "Nothing was retrained, so the outcome is NDR@30."
     cut = "" if study.cut is None else f" with {study.cut:.0%} removed"
-    if len(retrained) == len(study.models):
-        return f"The outcome is accuracy after retraining{cut}."
-    if not retrained:
-        return "No two layer groups were retrained alike, so the outcome is NDR@30."
-    return (
-        f"The outcome is accuracy after retraining{cut}, or NDR@30 for a model of which no two layer groups were "
-        "retrained alike."
-    )
+    return f"The outcome is accuracy after retraining{cut}, or NDR@30 where what is compared was not retrained."
 
 
 def _gains_caption(study: Frames) -> str:

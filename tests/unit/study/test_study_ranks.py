@@ -28,6 +28,18 @@ def test_layer_ranks_of_another_aggregation_without_retraining():
     assert found["mean"].iloc[0] == pytest.approx(0.765)
 
 
+def test_what_was_not_retrained_is_judged_by_the_noise_found():
+    frames = tables(retrained=True)
+    results = frames["results"]
+    acted = (results["kind"] == "influence") & (results["layers"] == "head") & (results["aggregation"] == "mean")
+    few = Frames.of(**{**frames, "results": results.assign(accuracy=results["accuracy"].where(acted))})
+    assert list(layer_ranks(few, times=10)["group"]) == ["att1", "embedding", "head"]
+    assert set(layer_ranks(few, times=10)["outcome"]) == {"ndr30"}
+    assert set(aggregation_gains(few, times=10)["outcome"]) == {"ndr30"}
+    assert set(places(few)["outcome"]) == {"ndr30"}
+    assert proxies(few, times=10).empty
+
+
 def test_one_group_is_no_contrast():
     frames = tables(retrained=True)
     results = frames["results"]

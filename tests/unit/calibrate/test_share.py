@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undertow.calibrate.share import Told, doubts, estimate_share, forgotten, temperature_of
+from undertow.calibrate.share import Told, calibration_of, doubts, estimate_share, forgotten
 
 from .scores import modelled
 
@@ -26,6 +26,18 @@ def test_more_classes_and_a_timid_model(classes: int, timid: float):
     assert found.temperature == pytest.approx(timid, rel=0.15)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2])
+@pytest.mark.parametrize("lean", [-1.5, 2.0])
+def test_a_model_that_leans_towards_a_class(share: float, lean: float):
+    found = []
+    for seed in range(4):
+        made = modelled(share, seed=seed, lean=lean)
+        told = estimate_share(made.rest, made.canaries, made.trusted, times=2, seed=seed)
+        found.append(told.value)
+        assert told.bias[1] - told.bias[0] == pytest.approx(-lean, abs=0.5)
+    assert np.mean(found) == pytest.approx(share, abs=0.04)
+
+
 def test_a_clean_share_is_told_from_a_small_one():
     clean, some = modelled(0.0, seed=2), modelled(0.08, seed=2)
     none = estimate_share(clean.rest, clean.canaries, clean.trusted, times=60)
@@ -44,6 +56,13 @@ def test_intervals_hold_the_truth():
         wide.append(found.high - found.low)
     assert held >= 8
     assert np.mean(wide) < 0.2
+
+
+def test_a_model_that_knows_nothing_does_not_vouch_for_the_data():
+    made = modelled(0.4, seed=0, sure=0.01)
+    found = estimate_share(made.rest, made.canaries, made.trusted, times=20)
+    assert found.low == 0
+    assert found.high > 0.4
 
 
 def test_doubts_are_probabilities_that_hold():
@@ -69,13 +88,14 @@ def test_names_of_classes_and_order_of_rows_do_not_matter(names: list[int], seed
     found = estimate_share(made.rest, made.canaries, made.trusted, times=1)
     again = estimate_share(moved(made.rest), moved(made.canaries), moved(made.trusted), times=1)
     assert (again.value, again.memory) == (found.value, found.memory)
-    assert again.temperature == found.temperature
+    assert again.temperature == pytest.approx(found.temperature, rel=1e-3)
+    assert np.array(again.bias) == pytest.approx(np.array(found.bias)[order], abs=1e-3)
 
 
 def test_what_is_remembered_is_taken_off():
     made = modelled(0.2, seed=0, rows=50, memory=0.4)
-    logs = forgotten(made.rest, 1.0, 0.4)
+    logs = forgotten(made.rest, np.zeros(3), 0.4)
     back = logs - np.logaddexp.reduce(logs, axis=1)[:, None]
     without = modelled(0.2, seed=0, rows=50, memory=0.0)
     assert back == pytest.approx(np.log(without.rest.probabilities), abs=0.01)
-    assert temperature_of(made.trusted) == pytest.approx(1, rel=0.2)
+    assert np.exp(calibration_of(made.trusted)[0]) == pytest.approx(1, rel=0.2)

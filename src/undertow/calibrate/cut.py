@@ -75,7 +75,7 @@ def expected_cuts(
     return Cuts(right, precision(low), precision(high), recall, f1)
 
 
-def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None) -> Suggestion:
+def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None, *, unlearned: str = "") -> Suggestion:
     """The cut that serves the goal, or none where there is no evidence to cut by.
 
     Args:
@@ -83,6 +83,7 @@ def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None
         share: of wrong labels.
         auroc_low: lower end of the AUROC of canaries by the harm that orders the rows.
         goal: best F1 by default.
+        unlearned: a class that the model gets right less often than chance, of trusted rows, if there is one.
     """
     aim = goal or Goal()
     aim.check()
@@ -91,7 +92,7 @@ def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None
         why = f"the scores do not tell canaries from the rest well enough (AUROC at least {auroc_low:.2f})"
         return Suggestion(0, nothing, 0.0, f"{why}, so no cut can be trusted")
     if share.low < CLEAN:
-        return Suggestion(0, nothing, 0.0, _about_nothing(share))
+        return Suggestion(0, nothing, 0.0, _about_nothing(share, unlearned))
     if aim.precision is not None:
         held = np.flatnonzero(cuts.precision >= aim.precision)
         rows = int(held[-1]) if len(held) else 0
@@ -105,8 +106,13 @@ def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None
     return Suggestion(rows, (value, low, high), float(cuts.recall[rows]))
 
 
-def _about_nothing(share: Share) -> str:
+def _about_nothing(share: Share, unlearned: str) -> str:
     """Why nothing is flagged where the share may be 0: it is small, or it is not known."""
+    if unlearned:
+        return (
+            f"how many labels are wrong cannot be told: of the trusted rows labelled '{unlearned}' the model gets "
+            "fewer right than chance would, so it has not learned that class, or learned it from wrong labels"
+        )
     if share.high < MUCH:
         return f"the labels look right (at most {share.high:.1%} of the rows are wrong, perhaps none)"
     return (

@@ -143,6 +143,14 @@ def calibration_of(
     return result
 
 
+def unlearned_class(trusted: Told) -> int | None:
+    """The class of which the model gets the fewest trusted rows right, where that is fewer than by chance."""
+    right = trusted.probabilities.argmax(axis=1) == trusted.labels
+    shares = {int(k): float(right[trusted.labels == k].mean()) for k in np.unique(trusted.labels)}
+    worst = min(shares, key=lambda k: shares[k])
+    return worst if shares[worst] < 1 / trusted.probabilities.shape[1] else None
+
+
 def forgotten(told: Told, fit: Float[np.ndarray, " parameter"], memory: float) -> Float[np.ndarray, "row class"]:
     """Logarithms of corrected probabilities as if the row had not been trained on, up to a constant.
 

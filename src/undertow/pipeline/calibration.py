@@ -13,7 +13,7 @@ from undertow.calibrate.choices import FEW, resampled_means
 from undertow.calibrate.contest import SINGLE, Contest, contest
 from undertow.calibrate.cut import Cuts, Suggestion, expected_cuts, suggest
 from undertow.calibrate.probability import probability_curves
-from undertow.calibrate.share import Share, Told, doubts, estimate_share
+from undertow.calibrate.share import Share, Told, doubts, estimate_share, unlearned_class
 from undertow.calibrate.standing import matched, standing, standings
 from undertow.data import Samples
 from undertow.influence.store import deciding_modules, module_keys, user_rows
@@ -94,7 +94,9 @@ def calibrate(
     wrong, low, high = (curve.at(harm) for curve in (curves.value, curves.low, curves.high))
     order = np.argsort(harm_ranks(harm, seed=settings.seed))
     cuts = expected_cuts(wrong[order], low[order], high[order])
-    advice = suggest(cuts, share, auroc_low, settings.goal)
+    worst = unlearned_class(trusted)
+    unlearned = "" if worst is None else str(planned.audited.classes[worst])
+    advice = suggest(cuts, share, auroc_low, settings.goal, unlearned=unlearned)
     flagged = advice.rows if settings.cut is None else round(settings.cut * n)
     labels = np.full(n, -1)
     labels[twins] = planned.canaries.labels

@@ -96,6 +96,13 @@ def test_where_there_is_no_evidence_nothing_is_cut(share: Share, auroc: float, g
     assert why in found.refused
 
 
+def test_a_class_that_was_not_learned_vouches_for_nothing():
+    wrong = np.array([0.5, 0.4, 0.1])
+    found = suggest(expected_cuts(wrong, wrong, wrong), Share(0.0, 0.0, 0.01, 0.25, 1.0), 0.9, unlearned="good")
+    assert found.rows == 0
+    assert "of the trusted rows labelled 'good' the model gets fewer right than chance" in found.refused
+
+
 def test_clean_data_is_left_alone():
     flagged = []
     for seed in range(4):

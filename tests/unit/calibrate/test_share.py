@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undertow.calibrate.share import Told, calibration_of, doubts, estimate_share, forgotten
+from undertow.calibrate.share import Told, calibration_of, doubts, estimate_share, forgotten, unlearned_class
 
 from .scores import modelled
 
@@ -63,6 +63,12 @@ def test_a_model_that_knows_nothing_does_not_vouch_for_the_data():
     found = estimate_share(made.rest, made.canaries, made.trusted, times=20)
     assert found.low == 0
     assert found.high > 0.4
+
+
+def test_a_class_that_the_model_misses_is_named():
+    sure = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6], [0.1, 0.9]])
+    assert unlearned_class(Told(sure, np.array([0, 0, 0, 1, 1]))) == 0
+    assert unlearned_class(Told(sure, np.array([0, 1, 1, 1, 1]))) is None
 
 
 def test_doubts_are_probabilities_that_hold():

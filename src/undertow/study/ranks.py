@@ -1,6 +1,6 @@
 """Tables that rank: layer groups, aggregations, and measures that need no retraining."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,10 @@ def layer_ranks(study: Frames, how: str = MEAN, *, times: int = 1000) -> pd.Data
     """
     rows: list[dict[str, Any]] = []
     for model, name, judged in _by_estimator(study, how):
-        compared = ((scores_of(part, outcome, "group"), outcome) for part, outcome in judged)
-        found, outcome = next(((f, o) for f, o in compared if f.scores.shape[1] > 1), (None, ""))
-        if found is None:
+        compared = _comparison(judged, "group", lambda scores: scores.shape[1] > 1)
+        if compared is None:
             continue
+        found, outcome = compared
         for group, line in comparison_table(found.scores, times=times).iterrows():
             mean = mean_interval(found.scores[group], times=times)
             rows.append(
@@ -68,10 +68,10 @@ def aggregation_gains(study: Frames, *, times: int = 1000) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for model, name, judged in _by_estimator(study):
-        compared = ((scores_of(part, outcome, ["how", "group"]), outcome) for part, outcome in judged)
-        found, outcome = next(((f, o) for f, o in compared if _beside_mean(f.scores)), (None, ""))
-        if found is None:
+        compared = _comparison(judged, ["how", "group"], _beside_mean)
+        if compared is None:
             continue
+        found, outcome = compared
         for over in ("best", "mean"):
             rows += [
                 {"model": model, "estimator": name, "over": over, "outcome": outcome, **row, **_left_out(found)}
@@ -117,12 +117,14 @@ def places(study: Frames, estimator: str = "tracin", layers: str = "head") -> pd
     rows: list[dict[str, Any]] = []
     for model in study.models:
         for how in aggregations(study):
-            judged = study.outcomes(model)
-            compared = ((scores_of(k[k["how"] == how], o, ["estimator", "layers"]), o) for k, o in judged)
-            places = ((f, o) for f, o in compared if (estimator, layers) in f.scores.columns and f.scores.shape[1] > 1)
-            found, outcome = next(places, (None, ""))
-            if found is None:
+            compared = _comparison(
+                [(rows[rows["how"] == how], outcome) for rows, outcome in study.outcomes(model)],
+                ["estimator", "layers"],
+                lambda scores: (estimator, layers) in scores.columns and scores.shape[1] > 1,
+            )
+            if compared is None:
                 continue
+            found, outcome = compared
             ranks = average_ranks(found.scores)
             place = int((ranks < ranks[(estimator, layers)]).sum()) + 1
             rows.append(
@@ -184,6 +186,17 @@ def _by_estimator(study: Frames, how: str | None = None) -> Iterator[tuple[str, 
                 found.setdefault(str(name), []).append((part, outcome))
         for name, judged in found.items():
             yield model, name, judged
+
+
+def _comparison(
+    judged: _Judged, columns: str | list[str], holds: Callable[[pd.DataFrame], bool]
+) -> tuple[Complete, str] | None:
+    """The scores by the first outcome that holds what is compared, and which that is."""
+    for rows, outcome in judged:
+        found = scores_of(rows, outcome, columns)
+        if holds(found.scores):
+            return found, outcome
+    return None
 
 
 def _left_out(found: Complete) -> dict[str, int]:

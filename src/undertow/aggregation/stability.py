@@ -22,6 +22,8 @@ class Bootstrap:
         seed: the same seed draws the same ones, for every aggregation.
         cut: share of the samples that is flagged in each resample.
         level: share of the resamples inside an interval.
+        labels: of the samples, as class index; where given, each label has a cut of its own.
+        cuts: share of the samples of each label that is flagged in each resample.
     """
 
     resamples: int = 200
@@ -29,6 +31,8 @@ class Bootstrap:
     seed: int = 0
     cut: int | float = 0.3
     level: int | float = 0.95
+    labels: Int[np.ndarray, " sample"] | None = None
+    cuts: Float[np.ndarray, " label"] | None = None
 
     def check(self) -> None:
         """Refuse what is out of range.
@@ -126,5 +130,10 @@ def stability(harm: Float[np.ndarray, "resample sample"], how: Bootstrap) -> Sta
     """Intervals of harm, and how often each sample is flagged; ties are broken as in the whole."""
     edge = (1 - how.level) / 2
     low, high = np.quantile(harm, [edge, 1 - edge], axis=0)
-    flagged = np.mean([flag(harm_ranks(one, seed=how.seed), how.cut) for one in harm], axis=0)
+    flagged = np.zeros(harm.shape[1])
+    labels = np.zeros(harm.shape[1], dtype=np.int64) if how.labels is None else how.labels
+    cuts = np.array([how.cut]) if how.cuts is None else how.cuts
+    for label, cut in enumerate(cuts.tolist()):
+        mine = np.flatnonzero(labels == label)
+        flagged[mine] = np.mean([flag(harm_ranks(one[mine], seed=how.seed), cut) for one in harm], axis=0)
     return Stability(low, high, flagged)

@@ -51,7 +51,7 @@ def contest(
     twins: Int[np.ndarray, " canary"],
     costs: Float[np.ndarray, " choice"],
     *,
-    fixed: dict[str, int] | None = None,
+    fixed: dict[str, Float[np.ndarray, " sample"]] | None = None,
     few: int = FEW,
     times: int = 1000,
     seed: int = 0,
@@ -63,12 +63,12 @@ def contest(
     its gain over the average (of the same canaries) is above 0.
 
     Args:
-        standings: of every sample by every choice, among the rest.
+        standings: of every sample by every choice, among the rest of its label.
         rest: positions of the samples that are not canaries.
         canaries: positions of the canaries with the wrong label.
         twins: positions of the same rows with the user's label.
         costs: of each choice; ties go to the cheaper.
-        fixed: choices to compare with, by name, that are never used.
+        fixed: standings by choices to compare with, by name, that are never used.
         few: how many choices are averaged.
         times: resamples of the canaries.
         seed: of folds and resamples.
@@ -80,7 +80,7 @@ def contest(
         AVERAGE: held_out_choice(standings, rest, canaries, fold, few),
         SINGLE: held_out_choice(standings, rest, canaries, fold, 1),
         LEARNED: learned[canaries],
-        **{name: standings[i, canaries] for name, i in (fixed or {}).items()},
+        **{name: harm[canaries] for name, harm in (fixed or {}).items()},
     }
     entries = _entries(judged, times, seed)
     ahead = [e for e in entries if e.name in (SINGLE, LEARNED) and e.ahead[1] > 0]

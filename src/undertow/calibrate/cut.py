@@ -12,8 +12,12 @@ from undertow.calibrate.share import Share
 CLEAN = 0.005
 # From here on, the upper end of a share that may be 0 says that it is not known.
 MUCH = 0.03
-# Scores separate where even the lower end of the AUROC of canaries is above this.
-SEPARATE = 0.55
+# And the share is not known where its interval is wider than this.
+WIDE = 0.5
+# Scores separate where even the lower end of the AUROC of canaries is above a half by this part of what can be.
+SEPARATE = 0.1
+# And where a wrong label is likelier among the rows of the best cut than among all, by this ratio of the odds.
+LIFT = 1.25
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,11 @@ def expected_cuts(
     return Cuts(right, precision(low), precision(high), recall, f1)
 
 
+def highest_auroc(share: float, classes: int) -> float:
+    """AUROC of canaries by harm that is never wrong: part of the rest is wrong too, and some canaries are right now."""
+    return 0.5 + 0.5 * max(1 - share * classes / (classes - 1), 0.0)
+
+
 def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None, *, unlearned: str = "") -> Suggestion:
     """The cut that serves the goal, or none where there is no evidence to cut by.
 
@@ -88,11 +97,15 @@ def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None
     aim = goal or Goal()
     aim.check()
     nothing = (0.0, 0.0, 0.0)
-    if auroc_low <= SEPARATE:
+    highest = highest_auroc(share.value, len(share.reading.priors))
+    if auroc_low <= 0.5 + SEPARATE * (highest - 0.5):
         why = f"the scores do not tell canaries from the rest well enough (AUROC at least {auroc_low:.2f})"
         return Suggestion(0, nothing, 0.0, f"{why}, so no cut can be trusted")
-    if share.low < CLEAN:
+    if share.low < CLEAN or share.high - share.low > WIDE:
         return Suggestion(0, nothing, 0.0, _about_nothing(share, unlearned))
+    best = float(cuts.precision[int(np.argmax(cuts.f1))])
+    if best * (1 - share.value) < LIFT * share.value * (1 - best):
+        return Suggestion(0, nothing, 0.0, _no_lift(share, unlearned))
     if aim.precision is not None:
         held = np.flatnonzero(cuts.precision >= aim.precision)
         rows = int(held[-1]) if len(held) else 0
@@ -106,16 +119,26 @@ def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None
     return Suggestion(rows, (value, low, high), float(cuts.recall[rows]))
 
 
+def _no_lift(share: Share, unlearned: str) -> str:
+    """Why nothing is flagged where labels are wrong, but which ones cannot be told."""
+    why = _UNLEARNED.format(unlearned) if unlearned else "the model has learned too little from them"
+    return f"{share.low:.0%} to {share.high:.0%} of the labels may be wrong, but which ones cannot be told: {why}"
+
+
 def _about_nothing(share: Share, unlearned: str) -> str:
-    """Why nothing is flagged where the share may be 0: it is small, or it is not known."""
+    """Why nothing is flagged where the share may be 0 or anything: it is small, or it is not known."""
     if unlearned:
-        return (
-            f"how many labels are wrong cannot be told: of the trusted rows labelled '{unlearned}' the model gets "
-            "fewer right than chance would, so it has not learned that class, or learned it from wrong labels"
-        )
+        return f"how many labels are wrong cannot be told: {_UNLEARNED.format(unlearned)}"
+    lowest = "none" if share.low < CLEAN else f"{share.low:.0%}"
     if share.high < MUCH:
         return f"the labels look right (at most {share.high:.1%} of the rows are wrong, perhaps none)"
     return (
-        f"how many labels are wrong cannot be told: anything from none to {share.high:.0%} of the rows goes with what "
-        "the model says of them, so no cut can be trusted"
+        f"how many labels are wrong cannot be told: anything from {lowest} to {share.high:.0%} of the rows goes with "
+        "what the model says of them, so no cut can be trusted"
     )
+
+
+_UNLEARNED = (
+    "of the trusted rows labelled '{}' the model gets fewer right than chance would, so it has not learned that class, "
+    "or learned it from wrong labels"
+)

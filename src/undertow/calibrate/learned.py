@@ -9,7 +9,7 @@ from undertow.calibrate.standing import standing
 FOLDS = 5
 COMPONENTS = 8
 # Inverse strength of the L2 penalty: features are scaled alike, so it means the same on any data.
-STRENGTH = 0.001
+STRENGTH = 0.0001
 # Deviation of the average among the features, each component having 1: what is learned stays near the average.
 ANCHOR = 3.0
 

@@ -1,112 +1,130 @@
 """From harm to the probability that a label is wrong."""
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from undertow.calibrate.share import Share
+from undertow.calibrate.odds import log_odds, with_mean
 
-# How far canaries are believed where they contradict the model's doubts: deviation of the logarithm of the slope.
-_BELIEF = 0.35
-_SLOPES = np.exp(np.linspace(-1.2, 1.2, 49))
+# How far canaries are believed where they contradict the model's doubts: deviations of the logarithm of the slope, and
+# of the tilt.
+_BELIEF, _TILTED = 0.35, 0.4
+_SLOPES = np.exp(np.linspace(-1.2, 1.2, 13))
+# A little at least, so that no two standings have the same probability.
+_TILTS = np.linspace(0.02, 1.02, 11)
 _LEAST = 1e-6
+# Log-odds of a standing are taken this far from 0 and 1.
+_EDGE = 1e-4
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Probability of a wrong label at each standing of the harm, never falling.
+    """Log-odds of a wrong label at each standing of the harm, up to a constant; they rise.
 
     Attributes:
         standing: ascending.
-        probability: at each of them.
+        odds: natural logarithm of the odds at each of them.
         slope: what canaries made of the model's doubts: above 1 they are told from the rest better than it thinks.
+        tilt: what they added where the model doubts all rows alike.
     """
 
     standing: Float[np.ndarray, " point"]
-    probability: Float[np.ndarray, " point"]
+    odds: Float[np.ndarray, " point"]
     slope: float
+    tilt: float
 
     def at(self, standing: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
-        """The probability of a wrong label at some standings."""
-        found: np.ndarray = np.interp(standing, self.standing, self.probability)
+        """The log-odds at some standings."""
+        found: np.ndarray = np.interp(standing, self.standing, self.odds)
         return found
 
 
-def probability_curve(
+@dataclass(frozen=True)
+class Form:
+    """What a curve of log-odds is bent from.
+
+    Attributes:
+        standing: each that occurs, ascending.
+        weights: share of the rows that have it.
+        doubts: log-odds of the model's doubts there, averaged so that they never fall.
+        steep: log-odds of the standing itself.
+    """
+
+    standing: Float[np.ndarray, " point"]
+    weights: Float[np.ndarray, " point"]
+    doubts: Float[np.ndarray, " point"]
+    steep: Float[np.ndarray, " point"]
+
+    def bent(self, slope: float, tilt: float) -> Float[np.ndarray, " point"]:
+        """Log-odds at each standing, up to a constant."""
+        found: np.ndarray = slope * self.doubts + tilt * self.steep
+        return found
+
+
+def form_of(rest: Float[np.ndarray, " row"], doubts: Float[np.ndarray, " row"]) -> Form:
+    """The form that doubts have along standings."""
+    from sklearn.isotonic import IsotonicRegression
+
+    points, counts = np.unique(rest, return_counts=True)
+    averaged = IsotonicRegression().fit(rest, doubts).predict(points)
+    return Form(points, counts / len(rest), log_odds(averaged, _LEAST), log_odds(points, _EDGE))
+
+
+def belief(slope: float, tilt: float) -> float:
+    """Negative logarithm of how probable a bend is before canaries are asked."""
+    return float(0.5 * (np.log(slope) / _BELIEF) ** 2 + 0.5 * (tilt / _TILTED) ** 2)
+
+
+def odds_curve(
     rest: Float[np.ndarray, " row"],
     doubts: Float[np.ndarray, " row"],
     canaries: Float[np.ndarray, " canary"],
     share: float,
     classes: int,
-    *,
-    slopes: Float[np.ndarray, " slope"] = _SLOPES,
 ) -> Curve:
-    """The probability that a label is wrong, as a function of harm alone.
+    """The log-odds that a label is wrong, as a function of harm alone.
 
-    Its form is that of the model's doubts, averaged by isotonic regression; its mean over the rest is the share; and
-    its slope (of the log-odds) is the one that makes the standings of the canaries most likely, near 1. Canaries are
-    wrong but where the row was wrong before and the new label is its true one.
+    Their form is that of the model's doubts, averaged by isotonic regression: a slope times the log-odds of these, and
+    a tilt times those of the standing itself (a model that learned little doubts all rows alike, where harm still tells
+    them apart). Slope and tilt are those that make the standings of the canaries most likely, near 1 and 0. Canaries
+    are wrong but where the row was wrong before and the new label is its true one.
 
     Args:
         rest: standing of each row that is no canary.
         doubts: of the same rows (see `undertow.calibrate.share.doubts`).
         canaries: standing of each canary among the rest.
-        share: of wrong labels.
+        share: of wrong labels, above 0.
         classes: number of classes.
-        slopes: that are tried.
     """
-    from sklearn.isotonic import IsotonicRegression
-
-    points, place = np.unique(rest, return_inverse=True)
-    if share <= 0 or doubts.max() <= 0:
-        return Curve(points, np.zeros(len(points)), 1.0)
-    averaged = np.clip(IsotonicRegression().fit(rest, doubts).predict(points), _LEAST, 1 - _LEAST)
-    odds, weights = np.log(averaged / (1 - averaged)), np.bincount(place) / len(rest)
-    righted = share / (classes - 1)
-    best: tuple[float, np.ndarray, float] | None = None
-    for slope in slopes:
-        wrong = _with_mean(slope * odds, weights, share)
-        here = np.interp(canaries, points, wrong)
+    form, righted = form_of(rest, doubts), share / (classes - 1)
+    best: tuple[float, Curve] | None = None
+    for slope, tilt in product(_SLOPES, _TILTS):
+        bent = form.bent(slope, tilt)
+        wrong = with_mean(bent, bent, share, form.weights)
+        here = np.clip(np.interp(canaries, form.standing, wrong), _LEAST, 1 - _LEAST)
         likelihood = np.log((1 - righted) * here / share + righted * (1 - here) / (1 - share)).sum()
-        cost = float(-likelihood + 0.5 * (np.log(slope) / _BELIEF) ** 2)
+        cost = belief(slope, tilt) - float(likelihood)
         if best is None or cost < best[0]:
-            best = cost, wrong, float(slope)
+            best = cost, Curve(form.standing, bent, float(slope), float(tilt))
     assert best is not None
-    return Curve(points, best[1], best[2])
+    return best[1]
 
 
-def _with_mean(odds: np.ndarray, weights: np.ndarray, mean: float) -> np.ndarray:
-    """Probabilities of log-odds moved by a constant, so that their weighted mean is as given; by bisection."""
-    low, high = -60.0 - odds.max(), 60.0 - odds.min()
-    for _ in range(80):
-        middle = (low + high) / 2
-        found = 1 / (1 + np.exp(-np.clip(odds + middle, -500, 500)))
-        low, high = (middle, high) if weights @ found < mean else (low, middle)
-    result: np.ndarray = np.clip(found, _LEAST, 1 - _LEAST)
-    return result
+def label_offsets(
+    odds: Float[np.ndarray, " row"], labels: Int[np.ndarray, " row"], of_label: Float[np.ndarray, " class"]
+) -> Float[np.ndarray, " class"]:
+    """What is added to the log-odds of the rows of each label, so that their mean probability is that label's share.
 
-
-@dataclass(frozen=True)
-class Curves:
-    """The curve of the estimated share, and those of the ends of its interval."""
-
-    value: Curve
-    low: Curve
-    high: Curve
-
-
-def probability_curves(
-    rest: Float[np.ndarray, " row"],
-    doubts: Float[np.ndarray, " row"],
-    canaries: Float[np.ndarray, " canary"],
-    share: Share,
-    classes: int,
-) -> Curves:
-    """`probability_curve` of the share, and of both ends of its interval with the same slope: none crosses another."""
-    value = probability_curve(rest, doubts, canaries, share.value, classes)
-    same = np.array([value.slope])
-    low, high = (
-        probability_curve(rest, doubts, canaries, end, classes, slopes=same) for end in (share.low, share.high)
-    )
-    return Curves(value, low, high)
+    Args:
+        odds: of some rows, by their standing within their label.
+        labels: of the same rows, as class index.
+        of_label: share of wrong labels among the rows of each label, each above 0.
+    """
+    offsets = np.zeros(len(of_label))
+    for label in np.unique(labels):
+        mine = odds[labels == label]
+        p = with_mean(mine[:1], mine, float(of_label[label]))[0]
+        offsets[label] = np.log(p / (1 - p)) - mine[0]
+    return offsets

@@ -1,53 +1,32 @@
 """The share of wrong labels, from what the trained model thinks of them.
 
-Trusted rows, which the model was not trained on, say how often it is right at each confidence. Rows of the training
-data carry their label with the probability
-
-    P(given label) = (1 - share) p + share (1 - p) / (classes - 1),
-
-p the model's probability of that label, corrected twice: by a temperature and a bias of each class, so that it is
-right of the trusted rows; and by what training on the very row added to its own label, which is taken off again
-(`forgotten`). How much that is, canaries tell: their labels are known to be other than the given ones, so that they
-tell of the same share from the other side, and training pulls the two answers apart.
+How the rows of each label look to the model is a mixture of right and wrong ones (`undertow.calibrate.mixture`), once
+what the model says is corrected twice: by a temperature and a bias of each class, so that it is right of the trusted
+rows; and by what training on the very row added to the label it was trained on, which is taken off again. How much that
+is, canaries tell: training pulled them the other way, so that they and the rest agree at the right strength only.
+Where canaries stand by harm bounds the share from above (`undertow.calibrate.evidence`), as far as errors are like
+canaries.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-# Strengths of memory that are tried, and what is expected of it before canaries are asked: mean and deviation.
-MEMORY = np.linspace(0.0, 1.2, 25)
-EXPECTED, SPREAD = 0.3, 0.1
-# Probabilities are kept this far from 0 and 1: no model is as sure as that.
-SURE = 1e-4
-# Shares that are tried.
-SHARES = np.concatenate([np.linspace(0, 0.1, 41), np.linspace(0.105, 0.7, 120)])
-# How far a model is expected to lean towards a class: deviation of the bias, in log-odds.
-LEANING = 1.0
+from undertow.calibrate.evidence import TOTALS, Seen, heard, standing_evidence
+from undertow.calibrate.mixture import SHARES, label_sizes, likeliest, profiles, shares_of_labels
+from undertow.calibrate.told import Reading, Told, likelihood_ratio, read_by
+
+# Strengths of memory that are tried, and what is expected of it before canaries are asked: centre and scale of a
+# Student t with so many degrees of freedom, whose tails yield to evidence.
+MEMORY = np.concatenate([np.linspace(0.0, 1.2, 25), np.geomspace(1.35, 6.0, 8)])
+EXPECTED, SPREAD, FREEDOM = 0.3, 0.1, 8
+# Rows are ordered as if so many labels were wrong, where fewer are.
+LEAST = 0.02
 # Rows that resamples draw from: more say no more.
 ENOUGH = 4000
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a model says of rows.
-
-    Attributes:
-        probabilities: of each class.
-        labels: the label that each row carries.
-    """
-
-    probabilities: Float[np.ndarray, "row class"]
-    labels: Int[np.ndarray, " row"]
-
-    def __len__(self) -> int:
-        """The number of rows."""
-        return len(self.labels)
-
-    def take(self, rows: Int[np.ndarray, " some"]) -> "Told":
-        """Some of the rows."""
-        return Told(self.probabilities[rows], self.labels[rows])
+# So many of n rows may be wrong though none is seen: the 95% bound by the rule of three.
+UNSEEN = 3
 
 
 @dataclass(frozen=True)
@@ -58,28 +37,39 @@ class Share:
         value: the estimate.
         low: lower end of its 95% interval.
         high: upper end.
+        of_label: what is expected of the rows that carry each label, their mean being the estimate or `LEAST`.
         memory: strength of what training added to the own label of a row.
-        temperature: power that probabilities are raised to.
-        bias: added to the logarithm of each class; empty for none.
+        reading: of the model's probabilities.
     """
 
     value: float
     low: float
     high: float
+    of_label: Float[np.ndarray, " class"]
     memory: float
-    temperature: float
-    bias: tuple[float, ...] = ()
+    reading: Reading
 
 
-def estimate_share(rest: Told, canaries: Told, trusted: Told, *, times: int = 200, seed: int = 0) -> Share:
+@dataclass(frozen=True)
+class _Solved:
+    memory: float
+    value: float
+    of_label: Float[np.ndarray, " class"]
+
+
+def estimate_share(
+    rest: Told, canaries: Told, trusted: Told, seen: Seen | None = None, *, times: int = 200, seed: int = 0
+) -> Share:
     """The share of wrong labels among the rest, with an interval over rows, canaries and trusted rows.
 
-    Wrong labels are taken to be spread over rows and classes evenly, as those of canaries are.
+    Each label has a share of its own, held near what flips that strike all classes alike would give it. Wrong labels
+    of one class are taken to be spread over its rows evenly.
 
     Args:
         rest: rows that are not canaries, with their labels.
-        canaries: canaries with the labels they were trained with, each other than the row's own.
+        canaries: canaries with their own labels, taught other ones.
         trusted: rows that the model was not trained on, with labels to be trusted.
+        seen: where rest and canaries stand by harm, if there is one.
         times: resamples.
         seed: of the resamples.
 
@@ -87,130 +77,81 @@ def estimate_share(rest: Told, canaries: Told, trusted: Told, *, times: int = 20
     of a model that knows nothing, resamples agree on nothing too.
     """
     random = np.random.default_rng(seed)
-    fit = calibration_of(trusted)
-    memory, value = _solve(rest, canaries, fit, EXPECTED)
-    ends = [_plausible(rest, canaries, fit, memory)]
+    reading, sizes = read_by(trusted), label_sizes(rest)
+    silent = np.zeros((len(TOTALS), 1, len(canaries))), np.zeros(1)
+    found = _solve(rest, canaries, reading, EXPECTED, np.zeros(len(TOTALS)))
+    by_canary, beliefs = silent
+    if seen is not None:
+        by_canary, beliefs = standing_evidence(rest, canaries, seen, found.of_label, found.memory, reading)
+    said = heard(by_canary.sum(axis=2), beliefs)
+    found = _solve(rest, canaries, reading, EXPECTED, said)
+    ends = [(0.0, UNSEEN / max(len(rest), 1)), _plausible(rest, canaries, reading, found.memory, said)]
     if len(rest) > ENOUGH:  # resampled at their own size below: the interval is that of as many
         rest = rest.take(random.choice(len(rest), ENOUGH, replace=False))
     drawn = []
     for _ in range(times):
-        ours, theirs, known = (p.take(random.integers(0, len(p), len(p))) for p in (rest, canaries, trusted))
-        drawn.append(_solve(ours, theirs, calibration_of(known, fit), random.normal(EXPECTED, SPREAD))[1])
+        ours, theirs, known = (random.integers(0, len(p), len(p)) for p in (rest, canaries, trusted))
+        again = read_by(trusted.take(known), reading)
+        expected = random.normal(EXPECTED, SPREAD)
+        times_drawn = np.bincount(theirs, minlength=len(canaries))
+        said = heard(by_canary @ times_drawn, beliefs)
+        drawn.append(_solve(rest.take(ours), canaries.take(theirs), again, expected, said).value)
     ends.append(tuple(np.quantile(drawn, [0.025, 0.975])))
-    low, high = min(e[0] for e in ends), max(e[1] for e in ends)
-    return Share(value, float(low), float(high), memory, float(np.exp(fit[0])), tuple(fit[1:].tolist()))
+    low, high = min(e[0] for e in ends[1:]), max(e[1] for e in ends)
+    of_label = shares_of_labels(found.of_label, max(found.value, LEAST), sizes, reading.priors)
+    return Share(found.value, float(low), float(high), of_label, found.memory, reading)
 
 
 def doubts(told: Told, share: Share) -> Float[np.ndarray, " row"]:
-    """Probability that the label of each row is wrong, by what the model says of this row alone."""
-    classes = told.probabilities.shape[1]
-    right = _right(told, np.array([np.log(share.temperature), *(share.bias or np.zeros(classes))]), share.memory)
-    wrong = share.value * (1 - right) / (classes - 1)
-    result: np.ndarray = wrong / np.maximum((1 - share.value) * right + wrong, 1e-12)
-    return result
+    """Probability that the label of each row is wrong, by what the model says of this row alone.
 
-
-def calibration_of(
-    trusted: Told, near: Float[np.ndarray, " parameter"] | None = None
-) -> Float[np.ndarray, " parameter"]:
-    """Logarithm of the power of the probabilities, and bias of each class, that make trusted labels most likely.
-
-    A model that learned from flips of one class leans towards the other one; its bias takes that off.
-
-    Args:
-        trusted: rows that the model was not trained on, with labels to be trusted.
-        near: where to begin.
+    As if `LEAST` of the labels were wrong, where the share is below that.
     """
-    from scipy.optimize import minimize
-
-    logs = np.log(np.maximum(trusted.probabilities.astype(np.float64), SURE))
-    rows, classes = np.arange(len(trusted)), logs.shape[1]
-    labelled = np.zeros_like(logs)
-    labelled[rows, trusted.labels] = 1
-
-    def cost(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        power, bias = np.exp(parameters[0]), parameters[1:]
-        scores = power * logs + bias
-        scores -= scores.max(axis=1, keepdims=True)
-        total = np.log(np.exp(scores).sum(axis=1))
-        off = np.exp(scores - total[:, None]) - labelled
-        value = float(total.sum() - scores[rows, trusted.labels].sum() + 0.5 * ((bias / LEANING) ** 2).sum())
-        return value, np.array([power * (off * logs).sum(), *(off.sum(axis=0) + bias / LEANING**2)])
-
-    bounds = [(np.log(0.2), np.log(20.0)), *[(None, None)] * classes]
-    start = np.zeros(1 + classes) if near is None else near
-    result: np.ndarray = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    value = max(share.value, LEAST)
+    result: np.ndarray = value / (value + (1 - value) * np.exp(likelihood_ratio(told, share.reading, share.memory)))
     return result
 
 
-def unlearned_class(trusted: Told) -> int | None:
-    """The class of which the model gets the fewest trusted rows right, where that is fewer than by chance."""
-    right = trusted.probabilities.argmax(axis=1) == trusted.labels
-    shares = {int(k): float(right[trusted.labels == k].mean()) for k in np.unique(trusted.labels)}
-    worst = min(shares, key=lambda k: shares[k])
-    return worst if shares[worst] < 1 / trusted.probabilities.shape[1] else None
+def _solve(rest: Told, canaries: Told, reading: Reading, expected: float, said: Float[np.ndarray, " total"]) -> _Solved:
+    """Memory and shares: the memory at which rest, canaries and their standings agree best, near what is expected."""
+    sizes = label_sizes(rest)
+    ours, theirs = (profiles(told, reading, MEMORY) for told in (rest, canaries))
+    likelihood, of_label = likeliest(ours + theirs, sizes, reading)
+    # What it costs the two to agree on the same shares.
+    apart = sum(likeliest(p, sizes, reading)[0] for p in (ours, theirs)) - likelihood
+    strange = 0.5 * (FREEDOM + 1) * np.log1p(((MEMORY - expected) / SPREAD) ** 2 / FREEDOM)
+    at = int(np.argmin(apart + strange - np.interp(sizes @ of_label, TOTALS, said)))
+    whole, of_label, totals = _along((ours + theirs)[:, [at]], sizes, reading, said)
+    best = int(np.argmax(whole))
+    return _Solved(float(MEMORY[at]), float(totals[best]), of_label[:, best])
 
 
-def forgotten(told: Told, fit: Float[np.ndarray, " parameter"], memory: float) -> Float[np.ndarray, "row class"]:
-    """Logarithms of corrected probabilities as if the row had not been trained on, up to a constant.
-
-    One step on a row moves its logits by (one-hot of its label - probabilities) times a constant; `memory` of such
-    steps are taken back, in the units of the corrected logits. ``fit`` is that of `calibration_of`.
-    """
-    p = np.maximum(told.probabilities.astype(np.float64), SURE)
-    logs: np.ndarray = np.exp(fit[0]) * np.log(p) + fit[1:] + memory * p
-    logs[np.arange(len(told)), told.labels] -= memory
-    return logs
-
-
-def _right(told: Told, fit: Float[np.ndarray, " parameter"], memory: float) -> Float[np.ndarray, " row"]:
-    """Probability of each row's label being the true one, of what the text says."""
-    logs = forgotten(told, fit, memory)
-    own = logs[np.arange(len(told)), told.labels] - np.logaddexp.reduce(logs, axis=1)
-    result: np.ndarray = np.clip(np.exp(own), SURE, 1 - SURE)
-    return result
-
-
-def _solve(rest: Told, canaries: Told, fit: Float[np.ndarray, " parameter"], expected: float) -> tuple[float, float]:
-    """Memory and share: the memory at which rest and canaries agree best, near what is expected."""
-    classes = rest.probabilities.shape[1]
-    best: tuple[float, float, float] | None = None
-    for memory in MEMORY:
-        ours = _profile(_right(rest, fit, memory), classes, canaries=False)
-        theirs = _profile(_right(canaries, fit, memory), classes, canaries=True)
-        together = ours + theirs + _BELIEF
-        # What it costs the two to agree on one share.
-        apart = ours.max() + theirs.max() - together.max()
-        cost = float(apart + 0.5 * ((memory - expected) / SPREAD) ** 2)
-        if best is None or cost < best[0]:
-            best = cost, float(memory), float(SHARES[int(np.argmax(together))])
-    assert best is not None
-    return best[1], best[2]
-
-
-def _plausible(rest: Told, canaries: Told, fit: Float[np.ndarray, " parameter"], memory: float) -> tuple[float, float]:
+def _plausible(
+    rest: Told, canaries: Told, reading: Reading, memory: float, said: Float[np.ndarray, " total"]
+) -> tuple[float, float]:
     """The lowest and the highest share whose likelihood is not below the highest one by more than 95% allow."""
-    classes = rest.probabilities.shape[1]
-    together = _profile(_right(rest, fit, memory), classes, canaries=False) + _BELIEF
-    together += _profile(_right(canaries, fit, memory), classes, canaries=True)
-    held = SHARES[together >= together.max() - _ALLOWED]
-    return float(held[0]), float(held[-1])
+    ours, theirs = (profiles(told, reading, np.array([memory])) for told in (rest, canaries))
+    likelihood, _, totals = _along(ours + theirs, label_sizes(rest), reading, said)
+    held = totals[likelihood >= likelihood.max() - _ALLOWED]
+    return float(held.min()), float(held.max())
 
 
-def _profile(right: Float[np.ndarray, " row"], classes: int, *, canaries: bool) -> Float[np.ndarray, " share"]:
-    """Log-likelihood of every share. Canaries carry any label but the row's own."""
-    counts, edges = np.histogram(right, bins=_EDGES)
-    centres = (edges[:-1] + edges[1:]) / 2
-    held = counts > 0
-    p, shares = centres[held], SHARES[:, None]
-    given = (1 - shares) * p + shares * (1 - p) / (classes - 1)
-    result: np.ndarray = np.log(1 - given if canaries else given) @ counts[held]
-    return result
+def _along(
+    of_shares: Float[np.ndarray, "class 1 share"],
+    sizes: Float[np.ndarray, " class"],
+    reading: Reading,
+    said: Float[np.ndarray, " total"],
+) -> tuple[Float[np.ndarray, " force"], Float[np.ndarray, "class force"], Float[np.ndarray, " force"]]:
+    """Highest likelihoods along all totals, shares of the labels there, and the totals.
+
+    Shares are pulled up and down by a growing force, which walks along the highest likelihood of every total.
+    """
+    forces = np.concatenate([-_FORCES[::-1], [0.0], _FORCES])
+    value, of_label = likeliest(of_shares + sizes[:, None, None] * forces[:, None] * SHARES, sizes, reading)
+    totals = sizes @ of_label
+    return value - forces * totals + np.interp(totals, TOTALS, said), of_label, totals
 
 
-# Where nothing is known, small shares are likelier than large ones; of no weight beside any evidence.
-_BELIEF: np.ndarray = -0.5 * (SHARES / 0.5) ** 2
 # Half of the 95% quantile of chi-square with one degree of freedom.
 _ALLOWED = 1.92
-# Finer towards 0 and 1.
-_EDGES: np.ndarray = 1 / (1 + np.exp(-np.linspace(-9.5, 9.5, 300)))
+_FORCES: np.ndarray = np.geomspace(0.3, 1e4, 40)

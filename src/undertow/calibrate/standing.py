@@ -3,6 +3,9 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+# Rows of one label that are scale enough: as many of all rows are added to them.
+ENOUGH = 30
+
 
 def standing(values: Float[np.ndarray, " value"], reference: Float[np.ndarray, " row"]) -> Float[np.ndarray, " value"]:
     """Share of the reference that has a lower harm, ties counted half; 0 = least harmful, 1 = most.
@@ -16,10 +19,27 @@ def standing(values: Float[np.ndarray, " value"], reference: Float[np.ndarray, "
 
 
 def standings(
-    harms: Float[np.ndarray, "choice sample"], rest: Int[np.ndarray, " row"]
+    harms: Float[np.ndarray, "choice sample"], rest: Int[np.ndarray, " row"], labels: Int[np.ndarray, " sample"]
 ) -> Float[np.ndarray, "choice sample"]:
-    """Standing of every sample by every choice, among the samples at the positions ``rest``."""
-    return np.stack([standing(harm, harm[rest]) for harm in harms])
+    """Standing of every sample by every choice, among the samples at the positions ``rest`` that carry its label.
+
+    A model that learned from flips of one class leans towards another, and harms lean with it: whole labels then look
+    bad. Among rows of one label that is without effect. Few rows of a label would be a coarse scale, so that all rows
+    are added to them with the weight of `ENOUGH`.
+
+    Args:
+        harms: higher is worse.
+        rest: positions of the rows that are not canaries.
+        labels: of each sample, as class index; of a canary the one it was trained on.
+    """
+    groups = [(mine, rest[labels[rest] == c]) for c in np.unique(labels) for mine in [np.flatnonzero(labels == c)]]
+    result = np.empty(harms.shape)
+    for line, harm in zip(result, harms, strict=True):
+        everyone = standing(harm, harm[rest])
+        for mine, own in groups:
+            within = len(own) * standing(harm[mine], harm[own]) if len(own) else 0.0
+            line[mine] = (within + ENOUGH * everyone[mine]) / (len(own) + ENOUGH)
+    return result
 
 
 def matched(values: Float[np.ndarray, " value"], reference: Float[np.ndarray, " row"]) -> Float[np.ndarray, " value"]:

@@ -12,7 +12,7 @@ import xarray as xr
 from rich.console import Console
 from torch import nn
 
-from undertow.calibrate.share import Told
+from undertow.calibrate.told import Told
 from undertow.data import Samples
 from undertow.errors import ConfigError
 from undertow.influence.store import module_keys, open_influence, user_rows

@@ -12,9 +12,12 @@ from undertow.aggregation.stability import Bootstrap
 from undertow.calibrate.choices import FEW, resampled_means
 from undertow.calibrate.contest import SINGLE, Contest, contest
 from undertow.calibrate.cut import Cuts, Suggestion, expected_cuts, suggest
-from undertow.calibrate.probability import probability_curves
-from undertow.calibrate.share import Share, Told, doubts, estimate_share, unlearned_class
+from undertow.calibrate.evidence import Seen
+from undertow.calibrate.odds import with_mean
+from undertow.calibrate.probability import label_offsets, odds_curve
+from undertow.calibrate.share import LEAST, Share, doubts, estimate_share
 from undertow.calibrate.standing import matched, standing, standings
+from undertow.calibrate.told import Told, unlearned_class
 from undertow.data import Samples
 from undertow.influence.store import deciding_modules, module_keys, user_rows
 from undertow.pipeline.canaries import Planned
@@ -76,38 +79,44 @@ def calibrate(
     twins, canaries = planned.canaries.positions, n + np.arange(c)
     rest = np.setdiff1d(np.arange(n), twins)
     tried = try_choices(influence, settings, reporter)
-    ranked = standings(tried.harms, rest)
+    labels = influence["sample_label"].values
+    ranked = standings(tried.harms, rest, labels)
     costs = np.array([choice.cost for choice in tried.choices])
-    fixed = _fixed(tried, settings)
+    fixed = {name: standing(tried.harms[i], tried.harms[i][rest]) for name, i in _fixed(tried, settings).items()}
     found = contest(ranked, rest, canaries, twins, costs, fixed=fixed, seed=settings.seed)
     way, everyone = found.winner, found.harm
     if _chosen_by_user(settings):
         way, everyone = ASKED, _as_asked(influence, settings, rest, reporter)
     auroc_low = _auroc_low(everyone[canaries], settings.seed)
-    told = Told(influence["sample_probability"].values, influence["sample_label"].values)
-    share = estimate_share(told.take(rest), told.take(canaries), trusted, seed=settings.seed)
-    harm = everyone[:n].copy()
-    harm[twins] = matched(everyone[twins], everyone[rest])
-    curves = probability_curves(
-        everyone[rest], doubts(told.take(rest), share), everyone[canaries], share, told.probabilities.shape[1]
-    )
-    wrong, low, high = (curve.at(harm) for curve in (curves.value, curves.low, curves.high))
+    told = Told(influence["sample_probability"].values, labels)
+    asked = Told(told.probabilities[canaries], labels[twins], labels[canaries])
+    seen = Seen(everyone[rest], everyone[canaries])
+    share = estimate_share(told.take(rest), asked, trusted, seen, seed=settings.seed)
+    place = everyone[:n].copy()
+    place[twins] = matched(everyone[twins], everyone[rest])
+    assumed, classes = max(share.value, LEAST), told.probabilities.shape[1]
+    curve = odds_curve(everyone[rest], doubts(told.take(rest), share), everyone[canaries], assumed, classes)
+    odds = curve.at(place)
+    if way != ASKED:  # standings are within labels: those of more errors come first
+        odds += label_offsets(odds[rest], labels[rest], share.of_label)[labels[:n]]
+    harm = standing(odds, odds)
+    wrong, low, high = (with_mean(odds, odds[rest], end) for end in (share.value, share.low, share.high))
     order = np.argsort(harm_ranks(harm, seed=settings.seed))
     cuts = expected_cuts(wrong[order], low[order], high[order])
     worst = unlearned_class(trusted)
     unlearned = "" if worst is None else str(planned.audited.classes[worst])
     advice = suggest(cuts, share, auroc_low, settings.goal, unlearned=unlearned)
     flagged = advice.rows if settings.cut is None else round(settings.cut * n)
-    labels = np.full(n, -1)
-    labels[twins] = planned.canaries.labels
+    canary = np.full(n, -1)
+    canary[twins] = planned.canaries.labels
     return Calibrated(
         harm,
         flagged,
         wrong,
         low,
         high,
-        _stability(influence, tried, found, way, flagged, settings),
-        labels,
+        _stability(influence, tried, found, way, order[:flagged], settings),
+        canary,
         _result(tried, found, way, share, advice, float(standing(everyone[twins], everyone[rest]).mean()), c),
         _choice_table(tried, found),
         _cut_table(cuts, n),
@@ -190,19 +199,28 @@ def _auroc_low(canaries: np.ndarray, seed: int) -> float:
 
 
 def _stability(
-    influence: xr.Dataset, tried: Tried, found: Contest, way: str, flagged: int, settings: AuditSettings
+    influence: xr.Dataset,
+    tried: Tried,
+    found: Contest,
+    way: str,
+    flagged: Int[np.ndarray, " flagged"],
+    settings: AuditSettings,
 ) -> np.ndarray | None:
     """How often resamples of the queries flag each row, by the choices that decide; None where they cannot say."""
-    if tried.scorings is None or not flagged:
+    if tried.scorings is None or not len(flagged):
         return None
     leading = [found.ranking.chosen] if way == SINGLE else found.ranking.order[:FEW].tolist()
     scorings = [tried.scorings[i] for i in leading if i < len(tried.scorings)]
+    own = user_rows(influence)
+    labels, cut = own["sample_label"].values, min(len(flagged) / own.sizes["sample"], 0.999)
     if way == ASKED:
         scorings = [Scoring(settings.estimators[0], settings.layers, settings.aggregate, settings.k, settings.counted)]
+        bootstrap = Bootstrap(_RESAMPLES, seed=settings.seed, cut=cut)
+    else:
+        cuts = np.bincount(labels[flagged], minlength=labels.max() + 1) / np.maximum(np.bincount(labels), 1)
+        bootstrap = Bootstrap(_RESAMPLES, seed=settings.seed, cut=cut, labels=labels, cuts=cuts)
     if not scorings:
         return None
-    own = user_rows(influence)
-    bootstrap = Bootstrap(_RESAMPLES, seed=settings.seed, cut=min(max(flagged / own.sizes["sample"], 1e-9), 0.999))
     scored = Scorer(own, memory=memory_bytes(settings.memory)).scores(scorings, bootstrap)
     shares = [s.stability.flagged for s in scored if s.stability is not None]
     result: np.ndarray = np.mean(shares, axis=0)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from undertow.calibrate.share import Told
+from undertow.calibrate.told import Told
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,13 @@ def modelled(
     sure: float = 3.0,
     timid: float = 1.0,
     lean: float = 0.0,
+    of_first: float = 1.0,
+    first_kept: float = 1.0,
 ) -> Modelled:
     """A model that is right as often as it says, but for what it remembers, and says it more timidly than that.
 
-    It leans towards the last class by so much log-odds.
+    It leans towards the last class by so much log-odds. Rows of the first class are flipped so many times as often as
+    the others, and only that part of them is in the training data.
     """
     random = np.random.default_rng(seed)
 
@@ -76,22 +79,28 @@ def modelled(
     def other(labels: np.ndarray) -> np.ndarray:
         return (labels + random.integers(1, classes, size=len(labels))) % classes
 
-    def told(logits: np.ndarray, labels: np.ndarray, remembered: float) -> Told:
-        base, own = logits / timid + lean * (np.arange(classes) == classes - 1), np.eye(classes)[labels]
+    def told(logits: np.ndarray, labels: np.ndarray, remembered: float, taught: np.ndarray | None = None) -> Told:
+        learned = labels if taught is None else taught
+        base, own = logits / timid + lean * (np.arange(classes) == classes - 1), np.eye(classes)[learned]
         p = np.full(base.shape, 1 / classes)
         for _ in range(60):  # what training on the row adds depends on where it ends
             z = base + remembered / timid * (own - p)
             p = 0.5 * p + 0.5 * np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-        return Told(p, labels)
+        return Told(p, labels, taught)
 
     logits, true = rows_of(rows + canaries)
-    bad = random.random(rows + canaries) < share
+    if first_kept < 1:
+        more, labels = rows_of(4 * len(true))
+        kept = np.flatnonzero((labels != 0) | (random.random(len(labels)) < first_kept))[: rows + canaries]
+        logits, true = more[kept], labels[kept]
+    often = np.where(true == 0, of_first, 1.0)
+    bad = random.random(rows + canaries) < share * often / often.mean()
     given = np.where(bad, other(true), true)
     planted = other(given[rows:])
     held_out, trusted = rows_of(800)
     return Modelled(
         told(logits[:rows], given[:rows], memory),
-        told(logits[rows:], planted, memory),
+        told(logits[rows:], given[rows:], memory, planted),
         told(held_out, trusted, 0.0),
         bad[:rows],
     )

@@ -11,6 +11,12 @@ from undertow.metrics.noise import auroc
 
 from .scores import choices
 
+
+def alike(harm: np.ndarray) -> np.ndarray:
+    """One label for all samples."""
+    return np.zeros(harm.shape[1], dtype=np.int64)
+
+
 VALUES = st.lists(st.integers(-5, 5), min_size=1, max_size=30)
 
 
@@ -48,10 +54,35 @@ def test_matched_takes_a_shift_away():
     assert standing(matched(shifted, rest), rest).mean() == pytest.approx(0.5, abs=0.01)
 
 
+def test_among_rows_of_one_label_a_lean_towards_it_is_without_effect():
+    harm, rest, canaries, _, bad = choices(3000, 200, [1.5, 0.0], seed=5)
+    labels = np.random.default_rng(0).integers(0, 2, harm.shape[1])
+    leaning = harm + 4 * labels
+    found = standings(leaning, rest, labels)
+    assert found[0, canaries].mean() == pytest.approx(standings(harm, rest, labels)[0, canaries].mean(), abs=0.01)
+    assert auroc(found[0, rest], bad) > auroc(leaning[0, rest], bad) + 0.1
+    assert found[:, rest].mean(axis=1) == pytest.approx(0.5, abs=0.002)
+
+
+@settings(deadline=None)
+@given(VALUES, st.lists(st.integers(0, 3), min_size=30, max_size=30))
+def test_standings_stay_within_bounds_and_keep_the_order_of_a_label(values: list[int], labels: list[int]):
+    harm, of = np.array([values], dtype=float), np.array(labels[: len(values)])
+    rest = np.arange(0, len(values), 2)
+    found = standings(harm, rest, of)[0]
+    assert ((found >= 0) & (found <= 1)).all()
+    for label in set(of.tolist()):
+        mine = np.flatnonzero(of == label)
+        order = mine[np.argsort(harm[0, mine], kind="stable")]
+        assert (np.diff(found[order]) >= -1e-12).all()
+    alone = np.flatnonzero(~np.isin(of, of[rest]))
+    assert np.allclose(found[alone], standing(harm[0, alone], harm[0, rest]))
+
+
 def test_the_best_choice_leads_and_ties_go_to_the_cheaper():
     harm, rest, canaries, _, _ = choices(1000, 100, [0.0, 2.0, 0.5], seed=0)
     harm = np.vstack([harm, harm[1]])  # the same as the best, and cheaper
-    u = standings(harm, rest)[:, canaries]
+    u = standings(harm, rest, alike(harm))[:, canaries]
     found = rank_choices(u, [1, 9, 1, 2])
     assert found.order[:2].tolist() == [3, 1]
     assert found.chosen == 3
@@ -63,10 +94,10 @@ def test_the_best_choice_leads_and_ties_go_to_the_cheaper():
 
 def test_the_order_of_choices_and_samples_does_not_matter():
     harm, rest, canaries, _, _ = choices(300, 50, [0.2, 1.0, 2.0, 0.5], seed=1)
-    found = rank_choices(standings(harm, rest)[:, canaries], [1, 2, 3, 4])
+    found = rank_choices(standings(harm, rest, alike(harm))[:, canaries], [1, 2, 3, 4])
     moved, random = np.array([2, 0, 3, 1]), np.random.default_rng(0)
     shuffled = np.concatenate([random.permutation(rest), random.permutation(canaries)])
-    again = rank_choices(standings(harm[moved][:, shuffled], rest)[:, canaries], [3, 1, 4, 2])
+    again = rank_choices(standings(harm[moved][:, shuffled], rest, alike(harm[:, shuffled]))[:, canaries], [3, 1, 4, 2])
     assert again.auroc == pytest.approx(found.auroc[moved])
     assert moved[again.order].tolist() == found.order.tolist()
 
@@ -74,7 +105,7 @@ def test_the_order_of_choices_and_samples_does_not_matter():
 def test_held_out_choice_does_not_reward_chance():
     """Of many choices that know nothing, the best looks good to the canaries that chose it, not to the others."""
     harm, rest, canaries, _, _ = choices(500, 60, [0.0] * 200, seed=2)
-    u = standings(harm, rest)
+    u = standings(harm, rest, alike(harm))
     assert u[:, canaries].mean(axis=1).max() > 0.6
     held_out = held_out_choice(u, rest, canaries, held_out_folds(60, 5, seed=0), few=1)
     assert held_out.mean() < 0.56
@@ -82,7 +113,7 @@ def test_held_out_choice_does_not_reward_chance():
 
 def test_the_average_of_independent_choices_beats_each():
     harm, rest, canaries, twins, bad = choices(2000, 100, [1.0] * 12, seed=3)
-    u = standings(harm, rest)
+    u = standings(harm, rest, alike(harm))
     found = contest(u, rest, canaries, twins, np.ones(12), times=200)
     assert found.winner in ("average", "learned")
     assert auroc(found.harm[rest], bad) > max(auroc(h[rest], bad) for h in harm) + 0.1
@@ -91,8 +122,8 @@ def test_the_average_of_independent_choices_beats_each():
 
 def test_what_is_surely_better_than_the_average_replaces_it():
     harm, rest, canaries, twins, bad = choices(1500, 150, [3.0, *[0.0] * 30], seed=4)
-    u = standings(harm, rest)
-    found = contest(u, rest, canaries, twins, np.ones(31), fixed={"paper": 5}, times=300)
+    u = standings(harm, rest, alike(harm))
+    found = contest(u, rest, canaries, twins, np.ones(31), fixed={"paper": u[5]}, times=300)
     assert found.winner in ("single", "learned")
     assert auroc(found.harm[rest], bad) > 0.95
     assert next(e for e in found.entries if e.name == "paper").auroc[0] < 0.7
@@ -100,7 +131,7 @@ def test_what_is_surely_better_than_the_average_replaces_it():
 
 def test_where_nothing_separates_the_average_stays():
     harm, rest, canaries, twins, _ = choices(500, 60, [0.0] * 40, seed=5)
-    found = contest(standings(harm, rest), rest, canaries, twins, np.ones(40), times=200)
+    found = contest(standings(harm, rest, alike(harm)), rest, canaries, twins, np.ones(40), times=200)
     assert found.winner == "average"
     assert found.entries[0].auroc[1] < 0.5 < found.entries[0].auroc[2]
 
@@ -117,7 +148,7 @@ def test_no_sample_is_scored_by_a_model_that_saw_it():
 
 def test_the_learned_order_does_not_depend_on_the_order_of_choices():
     harm, rest, canaries, twins, _ = choices(300, 60, [1.0, 0.3, 2.0, 0.1], seed=6)
-    u = standings(harm, rest)
+    u = standings(harm, rest, alike(harm))
     found = learned_harm(u, rest, canaries, twins, seed=0)
     assert learned_harm(u[[3, 1, 0, 2]], rest, canaries, twins, seed=0) == pytest.approx(found, abs=0.02)
 

@@ -3,16 +3,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from undertow.calibrate.cut import expected_cuts, suggest
+from undertow.calibrate.cut import expected_cuts, highest_auroc, suggest
 from undertow.calibrate.goal import Goal
-from undertow.calibrate.probability import probability_curve, probability_curves
-from undertow.calibrate.share import Share, doubts, estimate_share
+from undertow.calibrate.odds import log_odds, with_mean
+from undertow.calibrate.probability import label_offsets, odds_curve
+from undertow.calibrate.share import LEAST, Share, doubts, estimate_share
 from undertow.calibrate.standing import standing
+from undertow.calibrate.told import Reading
 from undertow.errors import ConfigError
 
+from . import scores
 from .scores import modelled
 
-SOME = Share(0.2, 0.15, 0.25, 0.25, 1.0)
+READING = Reading(1.0, np.zeros(2), np.full(2, 0.5), 0.5)
+
+
+def about(value: float, low: float, high: float) -> Share:
+    return Share(value, low, high, np.full(2, value), 0.25, READING)
+
+
+SOME = about(0.2, 0.15, 0.25)
 
 
 def curve_of(share: float, seed: int, canaries: int = 100):
@@ -20,7 +30,8 @@ def curve_of(share: float, seed: int, canaries: int = 100):
     made, random = modelled(share, seed=seed, canaries=canaries), np.random.default_rng(seed)
     found = estimate_share(made.rest, made.canaries, made.trusted, times=20, seed=seed)
     rest, planted = (
-        -np.log(t.probabilities[np.arange(len(t)), t.labels]) + 0.3 * random.normal(size=len(t))
+        -np.log(t.probabilities[np.arange(len(t)), t.labels if t.taught is None else t.taught])
+        + 0.3 * random.normal(size=len(t))
         for t in (made.rest, made.canaries)
     )
     ours, theirs = standing(rest, rest), standing(planted, rest)
@@ -32,7 +43,8 @@ def test_promised_precision_holds(share: float):
     promised, true = [], []
     for seed in range(4):
         ours, theirs, bad, found, doubted = curve_of(share, seed)
-        wrong = probability_curve(ours, doubted, theirs, found.value, 2).at(ours)
+        odds = odds_curve(ours, doubted, theirs, found.value, 2).at(ours)
+        wrong = with_mean(odds, odds, found.value)
         worst = np.argsort(-ours)[: round(share * len(ours))]
         promised.append(wrong[worst].mean())
         true.append(bad[worst].mean())
@@ -46,15 +58,31 @@ def test_the_curve_rises_and_its_mean_is_the_share(harm: list[int], share: float
     values = np.array(harm, dtype=float)
     ours = standing(values, values)
     theirs = standing(random.integers(0, 12, size=20).astype(float), values)
-    wrong = probability_curve(ours, random.uniform(0.01, 0.9, len(ours)), theirs, share, 2)
-    assert (np.diff(wrong.probability) >= -1e-12).all()
-    assert wrong.at(ours).mean() == pytest.approx(share, abs=1e-6)
-    assert ((wrong.probability > 0) & (wrong.probability < 1)).all()
+    curve = odds_curve(ours, random.uniform(0.01, 0.9, len(ours)), theirs, share, 2)
+    assert (np.diff(curve.odds) > 0).all()
+    odds = curve.at(ours)
+    wrong = with_mean(odds, odds, share)
+    assert wrong.mean() == pytest.approx(share, abs=1e-6)
+    assert ((wrong > 0) & (wrong < 1)).all()
+    assert with_mean(odds, odds, 0.0).max() == 0
 
 
-def test_of_clean_data_nothing_is_wrong():
-    ours = np.linspace(0, 1, 50)
-    assert probability_curve(ours, np.full(50, 0.1), ours, 0.0, 2).at(ours).max() == 0
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.floats(-4, 4)), min_size=3, max_size=30),
+    st.lists(st.floats(0.01, 0.9), min_size=3, max_size=3),
+)
+def test_offsets_give_every_label_its_share(rows: list[tuple[int, float]], shares: list[float]):
+    labels, odds = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
+    moved = odds + label_offsets(odds, labels, np.array(shares))[labels]
+    for label in set(labels.tolist()):
+        assert (1 / (1 + np.exp(-moved[labels == label]))).mean() == pytest.approx(shares[label], abs=1e-6)
+
+
+def test_log_odds_are_finite_and_turned_back():
+    shares = np.array([0.0, 0.2, 1.0])
+    assert np.isfinite(log_odds(shares)).all()
+    assert with_mean(log_odds(shares[1:2]), log_odds(shares[1:2]), 0.2) == pytest.approx(0.2)
 
 
 def test_canaries_bend_a_curve_that_is_too_flat():
@@ -63,8 +91,31 @@ def test_canaries_bend_a_curve_that_is_too_flat():
     ours = (np.arange(1000) + 0.5) / 1000
     doubted = 0.2 + 0.05 * ours
     sharp, blunt = 1 - random.random(200) ** 2 * 0.25, random.random(200)
-    assert probability_curve(ours, doubted, sharp, 0.2, 2).slope > 1.5
-    assert probability_curve(ours, doubted, blunt, 0.2, 2).slope < 1.2
+    bent, flat = (odds_curve(ours, doubted, some, 0.2, 2) for some in (sharp, blunt))
+    assert bent.slope > 1.1
+    assert bent.tilt > 0.3 > flat.tilt
+    assert flat.slope < 1.2
+
+
+def test_canaries_tilt_a_curve_where_the_model_doubts_all_rows_alike():
+    made = scores.made(4000, 200, 0.4, 1.2, seed=0)
+    ours, theirs = standing(made.rest, made.rest), standing(made.canaries, made.rest)
+    doubted = np.clip(np.random.default_rng(0).normal(0.4, 0.02, len(ours)), 0.01, 0.99)
+    curve = odds_curve(ours, doubted, theirs, 0.4, 2)
+    assert curve.tilt > 0.3
+    wrong, worst = with_mean(curve.at(ours), curve.at(ours), 0.4), np.argsort(-ours)[:800]
+    assert wrong[worst].mean() == pytest.approx(made.bad[worst].mean(), abs=0.08)
+    blunt = np.random.default_rng(1).random(200)
+    assert odds_curve(ours, doubted, blunt, 0.4, 2).tilt < 0.15
+
+
+@pytest.mark.parametrize(("share", "classes"), [(0.0, 2), (0.3, 2), (0.4, 5)])
+def test_the_highest_auroc_is_that_of_harm_that_is_never_wrong(share: float, classes: int):
+    random = np.random.default_rng(0)
+    rest = (random.random(200_000) < share).astype(float)
+    canaries = (random.random(200_000) >= share / (classes - 1)).astype(float)
+    assert highest_auroc(share, classes) == pytest.approx(standing(canaries, rest).mean(), abs=0.01)
+    assert highest_auroc(0.9, 2) == 0.5
 
 
 def test_cuts_of_known_probabilities():
@@ -83,9 +134,11 @@ def test_cuts_of_known_probabilities():
 @pytest.mark.parametrize(
     ("share", "auroc", "goal", "why"),
     [
-        (Share(0.005, 0.0, 0.02, 0.25, 1.0), 0.9, None, "the labels look right (at most 2.0% of the rows are wrong"),
-        (Share(0.02, 0.0, 0.2, 0.25, 1.0), 0.9, None, "cannot be told: anything from none to 20% of the rows"),
+        (about(0.005, 0.0, 0.02), 0.9, None, "the labels look right (at most 2.0% of the rows are wrong"),
+        (about(0.02, 0.0, 0.2), 0.9, None, "cannot be told: anything from none to 20% of the rows"),
         (SOME, 0.52, None, "do not tell canaries from the rest"),
+        (about(0.3, 0.1, 0.7), 0.9, None, "cannot be told: anything from 10% to 70% of the rows"),
+        (about(0.45, 0.2, 0.6), 0.9, None, "20% to 60% of the labels may be wrong, but which ones cannot be told"),
         (SOME, 0.9, Goal(precision=0.9), "no cut reaches"),
     ],
 )
@@ -98,18 +151,24 @@ def test_where_there_is_no_evidence_nothing_is_cut(share: Share, auroc: float, g
 
 def test_a_class_that_was_not_learned_vouches_for_nothing():
     wrong = np.array([0.5, 0.4, 0.1])
-    found = suggest(expected_cuts(wrong, wrong, wrong), Share(0.0, 0.0, 0.01, 0.25, 1.0), 0.9, unlearned="good")
+    found = suggest(expected_cuts(wrong, wrong, wrong), about(0.0, 0.0, 0.01), 0.9, unlearned="good")
     assert found.rows == 0
     assert "of the trusted rows labelled 'good' the model gets fewer right than chance" in found.refused
+
+
+def test_of_many_wrong_labels_canaries_need_not_stand_out_far():
+    wrong = np.array([0.8, 0.6, 0.3])
+    cuts = expected_cuts(wrong, wrong, wrong)
+    assert suggest(cuts, about(0.4, 0.3, 0.5), 0.515).rows > 0
+    assert suggest(cuts, about(0.2, 0.1, 0.3), 0.515).rows == 0
 
 
 def test_clean_data_is_left_alone():
     flagged = []
     for seed in range(4):
         ours, theirs, _, found, doubted = curve_of(0.0, seed)
-        curves = probability_curves(ours, doubted, theirs, found, 2)
-        order = np.argsort(-ours)
-        cuts = expected_cuts(*(c.at(ours[order]) for c in (curves.value, curves.low, curves.high)))
+        odds = odds_curve(ours, doubted, theirs, max(found.value, LEAST), 2).at(np.sort(ours)[::-1])
+        cuts = expected_cuts(*(with_mean(odds, odds, end) for end in (found.value, found.low, found.high)))
         flagged.append(suggest(cuts, found, 0.9).rows / len(ours))
     assert max(flagged) <= 0.01
 

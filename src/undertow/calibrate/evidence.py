@@ -1,0 +1,84 @@
+"""What the standings of canaries say of the share of wrong labels: the more is wrong, the less they can stand out."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from jaxtyping import Float
+
+from undertow.calibrate.mixture import label_sizes, shares_of_labels
+from undertow.calibrate.odds import with_mean
+from undertow.calibrate.probability import belief, form_of
+from undertow.calibrate.told import SURE, Reading, Told, likelihood_ratio
+
+# How much of what the standings of canaries say is counted: they speak by their probabilities too, and errors are not
+# always like canaries.
+HEARD = 0.5
+# Shares of all rows at which standings are asked, and bends of their curve.
+TOTALS = np.array([0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6])
+_SLOPES, _TILTS = np.exp(np.linspace(-1.2, 1.2, 7)), np.linspace(0.02, 1.42, 8)
+# Rows of a label that are asked where it stands.
+_FEW = 250
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Where rows stand by harm.
+
+    Attributes:
+        rest: standing of each row that is no canary.
+        canaries: of each canary, with the label it was trained on.
+    """
+
+    rest: Float[np.ndarray, " row"]
+    canaries: Float[np.ndarray, " canary"]
+
+
+def standing_evidence(
+    rest: Told,
+    canaries: Told,
+    seen: Seen,
+    own_shares: Float[np.ndarray, " class"],
+    memory: float,
+    reading: Reading,
+) -> tuple[Float[np.ndarray, "total bend canary"], Float[np.ndarray, " bend"]]:
+    """Log-likelihood of where each canary stands, at every share and bend of the curve of log-odds, and beliefs.
+
+    A canary stands among the rows of its label as wrong ones do, whose density is at most 1 / share.
+
+    Args:
+        rest: rows that are not canaries, with their labels.
+        canaries: canaries with their own labels, taught other ones.
+        seen: where both stand.
+        own_shares: first estimate of the share of wrong labels, of each label.
+        memory: first estimate of the strength of memory.
+        reading: of the model's probabilities.
+    """
+    taught = canaries.labels if canaries.taught is None else canaries.taught
+    classes, sizes = len(reading.priors), label_sizes(rest)
+    bends = list(product(_SLOPES, _TILTS))
+    found_by = np.empty((len(TOTALS), len(bends), len(canaries)))
+    ratio = likelihood_ratio(rest, reading, memory)
+    groups = [(np.flatnonzero(taught == c), seen.rest[rest.labels == c], c) for c in np.unique(taught)]
+    for t, total in enumerate(TOTALS):
+        form = form_of(seen.rest, total / (total + (1 - total) * np.exp(ratio)))
+        of_label = shares_of_labels(own_shares, total, sizes, reading.priors)
+        righted = total / (classes - 1)
+        for b, bend in enumerate(bends):
+            bent = form.bent(*bend)
+            for mine, own, label in groups:
+                among = np.sort(own if len(own) else seen.rest)[:: max(1, len(own) // _FEW)]
+                here, there = (np.interp(u, form.standing, bent) for u in (seen.canaries[mine], among))
+                share = of_label[label] if len(own) else total
+                wrong = np.clip(with_mean(here, there, share), SURE, 1 - SURE)
+                found_by[t, b, mine] = np.log((1 - righted) * wrong / share + righted * (1 - wrong) / (1 - share))
+    return found_by, np.array([belief(*bend) for bend in bends])
+
+
+def heard(
+    likelihood: Float[np.ndarray, "total bend"], beliefs: Float[np.ndarray, " bend"]
+) -> Float[np.ndarray, " total"]:
+    """What standings say of every share, by the bend that suits them best."""
+    best = (likelihood - beliefs).max(axis=1)
+    result: np.ndarray = HEARD * (best - best.max())
+    return result

@@ -233,15 +233,21 @@ def accuracies(
     settings: AuditSettings,
     folder: Path,
 ) -> dict[str, float]:
-    """Test accuracy after training on noisy, dropped, relabelled and oracle rows, from the same start."""
-    flagged = result.harm["flagged"].to_numpy(bool)
-    suggested = result.harm["suggested_label"].to_numpy(object)
-    labels = noisy.labels.copy()
-    labels[flagged] = [noisy.classes.index(name) for name in suggested[flagged]]
+    """Test accuracy after training on noisy, dropped, relabelled and oracle rows, from the same start.
+
+    "Likely" ones are those that are more likely wrong than right; the others are what is flagged.
+    """
+    harm = result.harm
+    flagged, likely = harm["flagged"].to_numpy(bool), harm["wrong"].to_numpy() > 0.5
+    probabilities = result.influence["sample_probability"].values[: len(noisy)].copy()
+    probabilities[np.arange(len(noisy)), noisy.labels] = -1
+    other = probabilities.argmax(axis=1)
     arms = {
         "noisy": noisy,
         "dropped": noisy.select(np.flatnonzero(~flagged)),
-        "relabelled": noisy.with_labels(labels),
+        "relabelled": noisy.with_labels(np.where(flagged, other, noisy.labels)),
+        "likely dropped": noisy.select(np.flatnonzero(~likely)),
+        "likely relabelled": noisy.with_labels(np.where(likely, other, noisy.labels)),
         "oracle": noisy.select(np.flatnonzero(~bad)),
     }
     start = load_candidate(describe_model(model, settings, Silent()), None, noisy.classes, settings).start

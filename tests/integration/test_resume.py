@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from undertow.errors import ModelError
 from undertow.pipeline import audit, model, page, retrain
 from undertow.training import finetune
 
@@ -95,14 +96,15 @@ def same_results(first, second):
     assert {p.name for p in first.iterdir()} == {p.name for p in second.iterdir()}
 
 
-def test_an_interruption_that_comes_out_as_another_error(asked, tmp_path, monkeypatch):
-    """As where it meets compiled code that is being imported."""
+@pytest.mark.parametrize("other", [ImportError, ModelError])
+def test_an_interruption_that_comes_out_as_another_error(asked, tmp_path, monkeypatch, other):
+    """As where it meets compiled code that is being imported, or a check that catches everything."""
 
     def interrupted(*arguments, **named):
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt as cause:
-            raise ImportError("initialization failed") from cause
+            raise other("initialization failed") from cause
 
     monkeypatch.setattr(audit, "influence_step", interrupted)
     handler = signal.getsignal(signal.SIGINT)

@@ -93,12 +93,12 @@ def _run() -> None:
     with _hearing() as interrupted:
         try:
             app()
-        except UndertowError as error:
-            typer.echo(f"undertow: {error}", err=True)
-            sys.exit(error.exit_code)
         except BaseException as end:
+            if isinstance(end, UndertowError) and not interrupted.is_set():
+                typer.echo(f"undertow: {end}", err=True)
+                sys.exit(end.exit_code)
             # Where it was compiled code that was interrupted, such as a module being imported, another exception
-            # than KeyboardInterrupt may come out.
+            # than KeyboardInterrupt may come out, and be taken for an error of the user's.
             code = end.code if isinstance(end, SystemExit) else 1
             if code in (None, 0) or not (interrupted.is_set() or code == INTERRUPTED):
                 raise

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from undertow.calibrate.mixture import label_sizes, shares_of_labels
 from undertow.calibrate.odds import with_mean
@@ -17,8 +17,10 @@ HEARD = 0.5
 # Shares of all rows at which standings are asked, and bends of their curve.
 TOTALS = np.array([0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6])
 _SLOPES, _TILTS = np.exp(np.linspace(-1.2, 1.2, 7)), np.linspace(0.02, 1.42, 8)
-# Rows of a label that are asked where it stands.
+# Rows of a label that are asked where they stand.
 _FEW = 250
+# Canaries of a label that speak for it; those of labels with fewer are taken together.
+_OWN = 10
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,34 @@ def standing_evidence(
     bends = list(product(_SLOPES, _TILTS))
     found_by = np.empty((len(TOTALS), len(bends), len(canaries)))
     ratio = likelihood_ratio(rest, reading, memory)
-    groups = [(np.flatnonzero(taught == c), seen.rest[rest.labels == c], c) for c in np.unique(taught)]
+    groups = _groups(taught, rest, seen)
     for t, total in enumerate(TOTALS):
         form = form_of(seen.rest, total / (total + (1 - total) * np.exp(ratio)))
         of_label = shares_of_labels(own_shares, total, sizes, reading.priors)
         righted = total / (classes - 1)
         for b, bend in enumerate(bends):
             bent = form.bent(*bend)
-            for mine, own, label in groups:
-                among = np.sort(own if len(own) else seen.rest)[:: max(1, len(own) // _FEW)]
+            for mine, among, label in groups:
                 here, there = (np.interp(u, form.standing, bent) for u in (seen.canaries[mine], among))
-                share = of_label[label] if len(own) else total
+                share = total if label is None else of_label[label]
                 wrong = np.clip(with_mean(here, there, share), SURE, 1 - SURE)
                 found_by[t, b, mine] = np.log((1 - righted) * wrong / share + righted * (1 - wrong) / (1 - share))
     return found_by, np.array([belief(*bend) for bend in bends])
+
+
+def _groups(
+    taught: Int[np.ndarray, " canary"], rest: Told, seen: Seen
+) -> list[tuple[Int[np.ndarray, " mine"], Float[np.ndarray, " some"], int | None]]:
+    """Canaries that stand among the same rows, some standings of these, and the label; None for several labels."""
+
+    def some(standings: np.ndarray) -> np.ndarray:
+        ordered: np.ndarray = np.sort(standings)[:: max(1, len(standings) // _FEW)]
+        return ordered
+
+    large = [c for c in np.unique(taught) if (taught == c).sum() >= _OWN and (rest.labels == c).any()]
+    found = [(np.flatnonzero(taught == c), some(seen.rest[rest.labels == c]), int(c)) for c in large]
+    others = np.flatnonzero(~np.isin(taught, large))
+    return [*found, (others, some(seen.rest), None)] if len(others) else list(found)
 
 
 def heard(

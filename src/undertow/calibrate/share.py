@@ -58,7 +58,7 @@ class _Solved:
 
 
 def estimate_share(
-    rest: Told, canaries: Told, trusted: Told, seen: Seen | None = None, *, times: int = 200, seed: int = 0
+    rest: Told, canaries: Told, trusted: Told, seen: Seen | None = None, *, times: int | None = None, seed: int = 0
 ) -> Share:
     """The share of wrong labels among the rest, with an interval over rows, canaries and trusted rows.
 
@@ -70,7 +70,7 @@ def estimate_share(
         canaries: canaries with their own labels, taught other ones.
         trusted: rows that the model was not trained on, with labels to be trusted.
         seen: where rest and canaries stand by harm, if there is one.
-        times: resamples.
+        times: resamples; 200 by default, fewer with more than four classes, and 50 at least.
         seed: of the resamples.
 
     The interval is that of the estimates in resamples, and holds every share that the evidence does not speak against:
@@ -78,9 +78,8 @@ def estimate_share(
     """
     random = np.random.default_rng(seed)
     reading, sizes = read_by(trusted), label_sizes(rest)
-    silent = np.zeros((len(TOTALS), 1, len(canaries))), np.zeros(1)
     found = _solve(rest, canaries, reading, EXPECTED, np.zeros(len(TOTALS)))
-    by_canary, beliefs = silent
+    by_canary, beliefs = np.zeros((len(TOTALS), 1, len(canaries))), np.zeros(1)
     if seen is not None:
         by_canary, beliefs = standing_evidence(rest, canaries, seen, found.of_label, found.memory, reading)
     said = heard(by_canary.sum(axis=2), beliefs)
@@ -89,7 +88,7 @@ def estimate_share(
     if len(rest) > ENOUGH:  # resampled at their own size below: the interval is that of as many
         rest = rest.take(random.choice(len(rest), ENOUGH, replace=False))
     drawn = []
-    for _ in range(times):
+    for _ in range(max(50, min(200, 800 // len(sizes))) if times is None else times):
         ours, theirs, known = (random.integers(0, len(p), len(p)) for p in (rest, canaries, trusted))
         again = read_by(trusted.take(known), reading)
         expected = random.normal(EXPECTED, SPREAD)

@@ -124,6 +124,7 @@ def run_case(case: Case, data: Path, runs: Path) -> dict[str, Any]:
         finetune="always",
         max_length=64 if case.task == "sst2" else 128,
         cancellation="none",
+        best_f1=True,
     )
     model = str({"minilm": bundled_minilm, "smollm2": bundled_smollm2}[case.model]())
     folder = runs / case.name

@@ -87,7 +87,8 @@ def test_choices_and_cuts_are_kept(made):
     assert len(cuts) == ROWS + 1
     chosen = cuts.iloc[result["suggested"]]
     assert chosen["precision"] == pytest.approx(result["precision"])
-    assert chosen["f1"] == cuts["f1"].max()
+    wrong = pd.read_parquet(made.folder / "harm.parquet")["wrong"]
+    assert result["suggested"] == (wrong > 0.5).sum()
 
 
 def test_the_stage_is_measured_and_said(made):
@@ -128,10 +129,13 @@ def test_the_same_command_finds_it_finished(made):
 
 def test_goals_and_cuts(files, tmp_path):
     goal = run(tmp_path / "goal", *files, "--plant", 0.2, "--target-recall", 0.99)
+    best = run(tmp_path / "best", *files, "--plant", 0.2, "--best-f1")
     fixed = run(tmp_path / "fixed", *files, "--plant", 0.2, "--cut", 0.1, "--aggregate", "vote")
     told, other = manifest(goal.folder)["results"], manifest(fixed.folder)["results"]
     assert told["calibration"]["recall"] >= 0.99
     assert pd.read_parquet(goal.folder / "cuts.parquet")["recall"][told["flagged"] - 1] < 0.99
+    f1 = pd.read_parquet(best.folder / "cuts.parquet")["f1"]
+    assert f1[manifest(best.folder)["results"]["flagged"]] == f1.max()
     assert other["flagged"] == round(0.1 * ROWS)
     assert other["calibration"]["way"] == "as asked"
 
@@ -177,6 +181,7 @@ def test_without_the_tensor_layers_are_chosen_alone(files, tmp_path, keep):
         (("--canaries", 0.5), "--canaries 0.5"),
         (("--target-precision", 1.2), "--target-precision 1.2"),
         (("--target-precision", 0.5, "--target-recall", 0.5), "contradict"),
+        (("--target-recall", 0.5, "--best-f1"), "contradict"),
     ],
 )
 def test_options_out_of_range_are_refused(refused_early, more, said):

@@ -12,7 +12,7 @@ from .command import undertow
 def test_help_mentions_every_option():
     outcome = undertow("audit", "--help")
     assert outcome.code == 0
-    flags = set(re.findall(r"^\s+(--[a-z-]+)", outcome.out, re.MULTILINE))
+    flags = set(re.findall(r"^\s+(--[a-z0-9-]+)", outcome.out, re.MULTILINE))
     named = {"--model", "--train", "--validation", "--queries", "--test", "--out", "--overwrite", "--help"}
     assert flags == named | {option_flag(name) for name in AuditSettings.model_fields}
     for words in ("tracin, cosine, datainf", *AGGREGATION_NAMES, "[default: 0.0003]", "[default: cosine]", "auto"):

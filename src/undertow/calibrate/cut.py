@@ -30,6 +30,7 @@ class Cuts:
         precision_high: at the upper end.
         recall: share of the wrong labels that are flagged.
         f1: harmonic mean of both.
+        likely: how many rows are more likely wrong than right.
     """
 
     precision: Float[np.ndarray, " cut"]
@@ -37,6 +38,7 @@ class Cuts:
     precision_high: Float[np.ndarray, " cut"]
     recall: Float[np.ndarray, " cut"]
     f1: Float[np.ndarray, " cut"]
+    likely: int
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def expected_cuts(
     right = precision(wrong)
     total = right + recall
     f1 = np.divide(2 * right * recall, total, out=np.zeros_like(total), where=total > 0)
-    return Cuts(right, precision(low), precision(high), recall, f1)
+    return Cuts(right, precision(low), precision(high), recall, f1, int((wrong > 0.5).sum()))
 
 
 def highest_auroc(share: float, classes: int) -> float:
@@ -91,7 +93,7 @@ def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None
         cuts: as `expected_cuts` gives them.
         share: of wrong labels.
         auroc_low: lower end of the AUROC of canaries by the harm that orders the rows.
-        goal: best F1 by default.
+        goal: by default, all rows that are more likely wrong than right: what is removed is then worth it.
         unlearned: a class that the model gets right less often than chance, of trusted rows, if there is one.
     """
     aim = goal or Goal()
@@ -113,8 +115,12 @@ def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None
             return Suggestion(0, nothing, 0.0, f"no cut reaches a precision of {aim.precision:.0%}")
     elif aim.recall is not None:
         rows = int(np.argmax(cuts.recall >= aim.recall))
-    else:
+    elif aim.best_f1:
         rows = int(np.argmax(cuts.f1))
+    else:
+        rows = cuts.likely
+        if rows == 0:
+            return Suggestion(0, nothing, 0.0, _none_likely(share))
     low, value, high = (float(p[rows]) for p in (cuts.precision_low, cuts.precision, cuts.precision_high))
     return Suggestion(rows, (value, low, high), float(cuts.recall[rows]))
 
@@ -123,6 +129,14 @@ def _no_lift(share: Share, unlearned: str) -> str:
     """Why nothing is flagged where labels are wrong, but which ones cannot be told."""
     why = _UNLEARNED.format(unlearned) if unlearned else "the model has learned too little from them"
     return f"{share.low:.0%} to {share.high:.0%} of the labels may be wrong, but which ones cannot be told: {why}"
+
+
+def _none_likely(share: Share) -> str:
+    """Why nothing is flagged where labels are wrong, but none of them surely enough."""
+    return (
+        f"{share.low:.0%} to {share.high:.0%} of the labels are wrong, but no row is more likely wrong than right; "
+        "--best-f1 or --target-recall flag rows to look through"
+    )
 
 
 def _about_nothing(share: Share, unlearned: str) -> str:

@@ -283,6 +283,6 @@ def _choice_table(tried: Tried, found: Contest) -> pd.DataFrame:
 
 
 def _cut_table(cuts: Cuts, n: int) -> pd.DataFrame:
-    table = pd.DataFrame(vars(cuts))
+    table = pd.DataFrame({name: values for name, values in vars(cuts).items() if name != "likely"})
     table.insert(0, "rows", np.arange(n + 1))
     return table

@@ -124,7 +124,8 @@ def test_cuts_of_known_probabilities():
     assert cuts.precision == pytest.approx([1, 1, 0.9, 2 / 3, 0.5])
     assert cuts.recall == pytest.approx([0, 0.5, 0.9, 1, 1])
     assert cuts.precision_low == pytest.approx(cuts.precision / 2)
-    assert suggest(cuts, SOME, 0.9).rows == 2
+    assert suggest(cuts, SOME, 0.9).rows == cuts.likely == 2
+    assert suggest(cuts, SOME, 0.9, Goal(best_f1=True)).rows == 2
     assert suggest(cuts, SOME, 0.9, Goal(precision=0.95)).rows == 1
     assert suggest(cuts, SOME, 0.9, Goal(precision=0.6)).rows == 3
     assert suggest(cuts, SOME, 0.9, Goal(recall=0.95)).rows == 3
@@ -140,6 +141,7 @@ def test_cuts_of_known_probabilities():
         (about(0.3, 0.1, 0.7), 0.9, None, "cannot be told: anything from 10% to 70% of the rows"),
         (about(0.45, 0.2, 0.6), 0.9, None, "20% to 60% of the labels may be wrong, but which ones cannot be told"),
         (SOME, 0.9, Goal(precision=0.9), "no cut reaches"),
+        (SOME, 0.9, None, "15% to 25% of the labels are wrong, but no row is more likely wrong than right"),
     ],
 )
 def test_where_there_is_no_evidence_nothing_is_cut(share: Share, auroc: float, goal: Goal | None, why: str):
@@ -154,6 +156,13 @@ def test_a_class_that_was_not_learned_vouches_for_nothing():
     found = suggest(expected_cuts(wrong, wrong, wrong), about(0.0, 0.0, 0.01), 0.9, unlearned="good")
     assert found.rows == 0
     assert "of the trusted rows labelled 'good' the model gets fewer right than chance" in found.refused
+
+
+def test_a_row_more_likely_right_than_wrong_is_flagged_on_request_alone():
+    wrong = np.array([0.7, 0.6, 0.45, 0.4, 0.01, 0.01])
+    cuts = expected_cuts(wrong, wrong, wrong)
+    assert suggest(cuts, SOME, 0.9).rows == 2
+    assert suggest(cuts, SOME, 0.9, Goal(best_f1=True)).rows == 4
 
 
 def test_of_many_wrong_labels_canaries_need_not_stand_out_far():
@@ -178,3 +187,5 @@ def test_goals_out_of_range_are_refused():
         Goal(precision=1.5).check()
     with pytest.raises(ConfigError, match="contradict"):
         Goal(precision=0.5, recall=0.5).check()
+    with pytest.raises(ConfigError, match="contradict"):
+        Goal(precision=0.5, best_f1=True).check()

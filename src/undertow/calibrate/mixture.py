@@ -21,6 +21,9 @@ SHARES = np.concatenate([np.linspace(0, 0.1, 41), np.linspace(0.105, 0.9, 160)])
 ALIKE = SHARES[SHARES <= 0.7][::3]
 # The least separation of the classes that is reckoned with.
 APART = 0.02
+# Separation of the classes below which a model is not heard: the smallest difference between training and trusted texts
+# would speak louder than wrong labels.
+BLIND = 0.05
 # How much of what the rows of a label say of its share is believed; the rest is what flips alike would give it.
 OWN = 0.5
 
@@ -70,8 +73,10 @@ def label_sizes(rest: Told) -> Float[np.ndarray, " class"]:
 def profiles(
     told: Told, reading: Reading, memories: Float[np.ndarray, " memory"]
 ) -> Float[np.ndarray, "class memory share"]:
-    """Log-likelihood of every share of each label at every memory."""
+    """Log-likelihood of every share of each label at every memory; 0 throughout where the model is not heard."""
     classes, bins = told.probabilities.shape[1], len(_CENTRES)
+    if reading.separation < BLIND:
+        return np.zeros((classes, len(memories), len(SHARES)))
     counts = np.empty((classes, len(memories), bins))
     for i, memory in enumerate(memories):
         ratio = likelihood_ratio(told, reading, float(memory))

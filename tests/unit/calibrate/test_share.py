@@ -140,6 +140,17 @@ def test_a_model_that_knows_nothing_does_not_vouch_for_the_data():
     assert found.high > 0.4
 
 
+def test_a_model_that_hardly_tells_classes_apart_is_not_heard_of_a_difference_between_texts():
+    """The training texts look a little more like the second class than the trusted ones; nothing else is known."""
+    made, random = modelled(0.3, seed=0, sure=0.02), np.random.default_rng(0)
+    logits = np.log(made.rest.probabilities) + np.array([0.0, 0.05])
+    moved = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    rest = Told(moved, (random.random(len(moved)) < 0.8).astype(int))
+    found = estimate_share(rest, made.canaries, made.trusted, times=20)
+    assert found.low == 0
+    assert found.high > 0.4
+
+
 def test_a_class_that_the_model_misses_is_named():
     sure = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6], [0.1, 0.9]])
     assert unlearned_class(Told(sure, np.array([0, 0, 0, 1, 1]))) == 0

@@ -343,11 +343,12 @@ def tables(found: list[dict[str, Any]]) -> str:
         ndr = f.get("ndr", {})
         numbers = [f"{ndr[n]:.3f}" if n in ndr else "" for n in ("calibrated", "best", "vote", "loss")]
         numbers.append(f"{ndr['confident learning']:.3f}" if "confident learning" in ndr else "")
-        precision = ["" if f[n] is None else f"{f[n]:.2f}" for n in ("promised", "achieved")]
+        flagged, *precisions = suggested(f)
+        precision = [f"{p:.2f}" if flagged else "" for p in precisions]
         share = f"{value:.1%} ({low:.1%}–{high:.1%})"
         name = f"{f['model']}, {f['task']}, {f['kind'] if f['level'] else 'clean'}, seed {f['seed']}"
         name += ", like" if f["like"] else ""
-        rows.append((name, share, f"{f['true share']:.1%}", f"{f['flagged']:.1%}", *precision, *numbers))
+        rows.append((name, share, f"{f['true share']:.1%}", f"{flagged:.1%}", *precision, *numbers))
     bins = [b for f in found for b in f["reliability"]]
     curve = []
     for low in np.arange(10) / 10:
@@ -358,6 +359,20 @@ def tables(found: list[dict[str, Any]]) -> str:
             curve.append((f"{low:.0%} to {low + 0.1:.0%}", f"{count:,.0f}", f"{says:.1%}", f"{is_:.1%}"))
     reliable = table(("probability of being wrong", "rows", "mean", "wrong"), curve)
     return f"{table(head, rows)}\nAll cases together:\n\n{reliable}\n{summary(found)}"
+
+
+def suggested(found: dict[str, Any]) -> tuple[float, float, float]:
+    """Share of the rows that the suggested cut flags, and their promised and achieved precision.
+
+    It flags the rows that are more likely wrong than right, unless nothing is to be flagged; the audit itself asked for
+    the best F1.
+    """
+    likely = np.array([b for b in found["reliability"] if b[1] > 0.5])
+    if found["refused"] or not len(likely):
+        return 0.0, 0.0, 0.0
+    count = likely[:, 0].sum()
+    promised, achieved = (float((likely[:, i] * likely[:, 0]).sum() / count) for i in (1, 2))
+    return float(count / sum(b[0] for b in found["reliability"])), promised, achieved
 
 
 def summary(found: list[dict[str, Any]]) -> str:
@@ -384,12 +399,14 @@ def summary(found: list[dict[str, Any]]) -> str:
     lines.append(
         f"Share: mean error {np.mean(errors):.3f}, worst {max(errors):.3f}; in the interval {np.mean(held):.0%}."
     )
-    gaps = [abs(f["promised"] - f["achieved"]) for f in found if f["promised"] is not None]
+    gaps = [abs(p - t) for rows, p, t in map(suggested, found) if rows]
+    at_f1 = [abs(f["promised"] - f["achieved"]) for f in found if f["promised"] is not None]
     at_cuts = [abs(p - t) for f in found for _, p, t in f["cuts"]]
     if gaps:
         lines.append(f"Precision at the suggested cut: mean error {np.mean(gaps):.3f}, worst {max(gaps):.3f}.")
+        lines.append(f"Precision at the best F1: mean error {np.mean(at_f1):.3f}, worst {max(at_f1):.3f}.")
     lines.append(f"Precision at fixed cuts: mean error {np.mean(at_cuts):.3f}, worst {max(at_cuts):.3f}.")
-    clean = [f["flagged"] for f in found if not f["level"]]
+    clean = [suggested(f)[0] for f in found if not f["level"]]
     lines.append(f"Flagged of clean data: at most {max(clean):.1%}." if clean else "")
     for f in (f for f in found if "accuracy" in f):
         told = ", ".join(f"{name} {value:.3f}" for name, value in f["accuracy"].items())

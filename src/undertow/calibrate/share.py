@@ -70,7 +70,7 @@ def estimate_share(
         canaries: canaries with their own labels, taught other ones.
         trusted: rows that the model was not trained on, with labels to be trusted.
         seen: where rest and canaries stand by harm, if there is one.
-        times: resamples; 200 by default, fewer with more than four classes, and 50 at least.
+        times: resamples; 100 by default, fewer with more than four classes, and 50 at least.
         seed: of the resamples.
 
     The interval is that of the estimates in resamples, and holds every share that the evidence does not speak against:
@@ -88,7 +88,7 @@ def estimate_share(
     if len(rest) > ENOUGH:  # resampled at their own size below: the interval is that of as many
         rest = rest.take(random.choice(len(rest), ENOUGH, replace=False))
     drawn = []
-    for _ in range(max(50, min(200, 800 // len(sizes))) if times is None else times):
+    for _ in range(max(50, min(100, 400 // len(sizes))) if times is None else times):
         ours, theirs, known = (random.integers(0, len(p), len(p)) for p in (rest, canaries, trusted))
         again = read_by(trusted.take(known), reading)
         expected = random.normal(EXPECTED, SPREAD)

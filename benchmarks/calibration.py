@@ -317,7 +317,7 @@ def small_cases() -> list[Case]:
     some = (("uniform", 0.0), ("uniform", 0.05), ("uniform", 0.2), ("uniform", 0.4), ("class", 0.2), ("instance", 0.2))
     hard = [encoder("uniform", level, task) for task in ("qnli", "cola") for level in (0.0, 0.2)]
     like = [encoder("uniform", 0.2, like=True), encoder("class", 0.2, like=True), language("uniform", 0.2, like=True)]
-    return every + [language(*one) for one in some] + like + hard
+    return every + like + hard + [language(*one) for one in some]
 
 
 def line(found: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ def standing_evidence(
     groups = _groups(taught, rest, seen)
     for t, total in enumerate(TOTALS):
         form = form_of(seen.rest, total / (total + (1 - total) * np.exp(ratio)))
-        of_label = shares_of_labels(own_shares, total, sizes, reading.priors)
+        of_label = shares_of_labels(own_shares, total, sizes, reading)
         righted = total / (classes - 1)
         for b, bend in enumerate(bends):
             bent = form.bent(*bend)

@@ -24,8 +24,8 @@ APART = 0.02
 # Separation of the classes below which a model is not heard: the smallest difference between training and trusted texts
 # would speak louder than wrong labels.
 BLIND = 0.05
-# How much of what the rows of a label say of its share is believed; the rest is what flips alike would give it.
-OWN = 0.5
+# Separation at which what the rows of a label say of its share counts half; the rest is what flips alike would give it.
+HALF = 0.5
 
 
 def flip_shares(
@@ -47,19 +47,23 @@ def shares_of_labels(
     own: Float[np.ndarray, " class"],
     mean: float,
     sizes: Float[np.ndarray, " class"],
-    priors: Float[np.ndarray, " class"],
+    reading: Reading,
 ) -> Float[np.ndarray, " class"]:
     """Shares of the labels, between their own and those of flips alike, of a mean.
+
+    A small difference between training and trusted texts moves the own shares by as much as it is large beside the
+    separation of the classes; so the squared separation says how far they are believed.
 
     Args:
         own: share of wrong labels among the rows of each label, as they say themselves.
         mean: of all rows, above 0.
         sizes: share of the rows that carry each label.
-        priors: share of each class by true labels.
+        reading: of the model's probabilities.
     """
-    alike = flip_shares(priors, ALIKE)
+    alike = flip_shares(reading.priors, ALIKE)
     near = alike[:, int(np.argmin(np.abs(sizes @ alike - mean)))]
-    odds = OWN * log_odds(own) + (1 - OWN) * log_odds(near)
+    believed = reading.separation**2 / (reading.separation**2 + HALF**2)
+    odds = believed * log_odds(own) + (1 - believed) * log_odds(near)
     return with_mean(odds, odds, mean, sizes)
 
 

@@ -97,7 +97,7 @@ def estimate_share(
         drawn.append(_solve(rest.take(ours), canaries.take(theirs), again, expected, said).value)
     ends.append(tuple(np.quantile(drawn, [0.025, 0.975])))
     low, high = min(e[0] for e in ends[1:]), max(e[1] for e in ends)
-    of_label = shares_of_labels(found.of_label, max(found.value, LEAST), sizes, reading.priors)
+    of_label = shares_of_labels(found.of_label, max(found.value, LEAST), sizes, reading)
     return Share(found.value, float(low), float(high), of_label, found.memory, reading)
 
 

@@ -411,7 +411,7 @@ def summary(found: list[dict[str, Any]]) -> str:
     for f in (f for f in found if "accuracy" in f):
         told = ", ".join(f"{name} {value:.3f}" for name, value in f["accuracy"].items())
         lines.append(f"Accuracy, {f['task']}, {f['kind']} {f['level']:.0%}, seed {f['seed']}: {told}.")
-    lines.append(f"Calibration took {np.mean([f['extra'] for f in found]):.1%} of the time of an audit.")
+    lines.append(f"Calibration took {np.median([f['extra'] for f in found]):.1%} of the time of an audit (median).")
     return "".join(f"- {text}\n" for text in lines if text)
 
 

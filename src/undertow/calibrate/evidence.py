@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from undertow.calibrate.mixture import label_sizes, shares_of_labels
 from undertow.calibrate.odds import with_mean
-from undertow.calibrate.probability import belief, form_of
+from undertow.calibrate.probability import belief, canary_likelihood, form_of
 from undertow.calibrate.told import SURE, Reading, Told, likelihood_ratio
 
 # How much of what the standings of canaries say is counted: they speak by their probabilities too, and errors are not
@@ -56,12 +56,11 @@ def standing_evidence(
         memory: first estimate of the strength of memory.
         reading: of the model's probabilities.
     """
-    taught = canaries.labels if canaries.taught is None else canaries.taught
     classes, sizes = len(reading.priors), label_sizes(rest)
     bends = list(product(_SLOPES, _TILTS))
     found_by = np.empty((len(TOTALS), len(bends), len(canaries)))
     ratio = likelihood_ratio(rest, reading, memory)
-    groups = _groups(taught, rest, seen)
+    groups = _groups(canaries.learned, rest, seen)
     for t, total in enumerate(TOTALS):
         form = form_of(seen.rest, total / (total + (1 - total) * np.exp(ratio)))
         of_label = shares_of_labels(own_shares, total, sizes, reading)
@@ -72,7 +71,7 @@ def standing_evidence(
                 here, there = (np.interp(u, form.standing, bent) for u in (seen.canaries[mine], among))
                 share = total if label is None else of_label[label]
                 wrong = np.clip(with_mean(here, there, share), SURE, 1 - SURE)
-                found_by[t, b, mine] = np.log((1 - righted) * wrong / share + righted * (1 - wrong) / (1 - share))
+                found_by[t, b, mine] = canary_likelihood(wrong, float(share), righted)
     return found_by, np.array([belief(*bend) for bend in bends])
 
 

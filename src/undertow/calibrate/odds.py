@@ -11,6 +11,24 @@ def log_odds(shares: Float[np.ndarray, " share"], edge: float = 1e-4) -> Float[n
     return result
 
 
+def shift_to_mean(
+    odds: Float[np.ndarray, " row"], mean: float, weights: Float[np.ndarray, " row"] | None = None
+) -> float:
+    """The constant that moves log-odds so that the mean of their probabilities is as given.
+
+    Args:
+        odds: natural logarithms.
+        mean: above 0 and below 1.
+        weights: of the rows, of sum 1; alike by default.
+    """
+    by = np.full(len(odds), 1 / len(odds)) if weights is None else weights
+    low, high = -60.0 - odds.max(), 60.0 - odds.min()
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if by @ _probability(odds + middle) < mean else (low, middle)
+    return float(middle)
+
+
 def with_mean(
     odds: Float[np.ndarray, " row"],
     reference: Float[np.ndarray, " other"],
@@ -25,13 +43,9 @@ def with_mean(
         mean: from 0, which makes all of them 0, to below 1.
         weights: of the reference, of sum 1; alike by default.
     """
-    if mean <= 0:
-        return np.zeros(len(odds))
-    by = np.full(len(reference), 1 / len(reference)) if weights is None else weights
-    low, high = -60.0 - reference.max(), 60.0 - reference.min()
-    for _ in range(50):
-        middle = (low + high) / 2
-        found = by @ (1 / (1 + np.exp(-np.clip(reference + middle, -500, 500))))
-        low, high = (middle, high) if found < mean else (low, middle)
-    result: np.ndarray = 1 / (1 + np.exp(-np.clip(odds + middle, -500, 500)))
+    return np.zeros(len(odds)) if mean <= 0 else _probability(odds + shift_to_mean(reference, mean, weights))
+
+
+def _probability(odds: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    result: np.ndarray = 1 / (1 + np.exp(-np.clip(odds, -500, 500)))
     return result

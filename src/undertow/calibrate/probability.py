@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 from jaxtyping import Float, Int
 
-from undertow.calibrate.odds import log_odds, with_mean
+from undertow.calibrate.odds import log_odds, shift_to_mean, with_mean
 
 # How far canaries are believed where they contradict the model's doubts: deviations of the logarithm of the slope, and
 # of the tilt.
@@ -77,6 +77,20 @@ def belief(slope: float, tilt: float) -> float:
     return float(0.5 * (np.log(slope) / _BELIEF) ** 2 + 0.5 * (tilt / _TILTED) ** 2)
 
 
+def canary_likelihood(
+    wrong: Float[np.ndarray, " canary"], share: float, righted: float
+) -> Float[np.ndarray, " canary"]:
+    """Log-likelihood of where canaries stand: as wrong rows do, or as right ones where the new label is the true one.
+
+    Args:
+        wrong: probability that a row at each of their standings is wrong, within 0 and 1.
+        share: of wrong rows among those they stand among.
+        righted: share of the canaries whose new label is the true one.
+    """
+    result: np.ndarray = np.log((1 - righted) * wrong / share + righted * (1 - wrong) / (1 - share))
+    return result
+
+
 def odds_curve(
     rest: Float[np.ndarray, " row"],
     doubts: Float[np.ndarray, " row"],
@@ -104,8 +118,7 @@ def odds_curve(
         bent = form.bent(slope, tilt)
         wrong = with_mean(bent, bent, share, form.weights)
         here = np.clip(np.interp(canaries, form.standing, wrong), _LEAST, 1 - _LEAST)
-        likelihood = np.log((1 - righted) * here / share + righted * (1 - here) / (1 - share)).sum()
-        cost = belief(slope, tilt) - float(likelihood)
+        cost = belief(slope, tilt) - float(canary_likelihood(here, share, righted).sum())
         if best is None or cost < best[0]:
             best = cost, Curve(form.standing, bent, float(slope), float(tilt))
     assert best is not None
@@ -124,7 +137,5 @@ def label_offsets(
     """
     offsets = np.zeros(len(of_label))
     for label in np.unique(labels):
-        mine = odds[labels == label]
-        p = with_mean(mine[:1], mine, float(of_label[label]))[0]
-        offsets[label] = np.log(p / (1 - p)) - mine[0]
+        offsets[label] = shift_to_mean(odds[labels == label], float(of_label[label]))
     return offsets

@@ -54,6 +54,8 @@ class Share:
 class _Solved:
     memory: float
     value: float
+    low: float
+    high: float
     of_label: Float[np.ndarray, " class"]
 
 
@@ -84,7 +86,7 @@ def estimate_share(
         by_canary, beliefs = standing_evidence(rest, canaries, seen, found.of_label, found.memory, reading)
     said = heard(by_canary.sum(axis=2), beliefs)
     found = _solve(rest, canaries, reading, EXPECTED, said)
-    ends = [(0.0, UNSEEN / max(len(rest), 1)), _plausible(rest, canaries, reading, found.memory, said)]
+    unseen = UNSEEN / max(len(rest), 1)
     if len(rest) > ENOUGH:  # resampled at their own size below: the interval is that of as many
         rest = rest.take(random.choice(len(rest), ENOUGH, replace=False))
     drawn = []
@@ -95,10 +97,11 @@ def estimate_share(
         times_drawn = np.bincount(theirs, minlength=len(canaries))
         said = heard(by_canary @ times_drawn, beliefs)
         drawn.append(_solve(rest.take(ours), canaries.take(theirs), again, expected, said).value)
-    ends.append(tuple(np.quantile(drawn, [0.025, 0.975])))
-    low, high = min(e[0] for e in ends[1:]), max(e[1] for e in ends)
+    low, high = np.quantile(drawn, [0.025, 0.975])
     of_label = shares_of_labels(found.of_label, max(found.value, LEAST), sizes, reading)
-    return Share(found.value, float(low), float(high), of_label, found.memory, reading)
+    return Share(
+        found.value, float(min(low, found.low)), float(max(high, found.high, unseen)), of_label, found.memory, reading
+    )
 
 
 def doubts(told: Told, share: Share) -> Float[np.ndarray, " row"]:
@@ -112,7 +115,10 @@ def doubts(told: Told, share: Share) -> Float[np.ndarray, " row"]:
 
 
 def _solve(rest: Told, canaries: Told, reading: Reading, expected: float, said: Float[np.ndarray, " total"]) -> _Solved:
-    """Memory and shares: the memory at which rest, canaries and their standings agree best, near what is expected."""
+    """Memory and shares: the memory at which rest, canaries and their standings agree best, near what is expected.
+
+    With the lowest and the highest share whose likelihood is not below the highest one by more than 95% allow.
+    """
     sizes = label_sizes(rest)
     ours, theirs = (profiles(told, reading, MEMORY) for told in (rest, canaries))
     likelihood, of_label = likeliest(ours + theirs, sizes, reading)
@@ -122,17 +128,8 @@ def _solve(rest: Told, canaries: Told, reading: Reading, expected: float, said: 
     at = int(np.argmin(apart + strange - np.interp(sizes @ of_label, TOTALS, said)))
     whole, of_label, totals = _along((ours + theirs)[:, [at]], sizes, reading, said)
     best = int(np.argmax(whole))
-    return _Solved(float(MEMORY[at]), float(totals[best]), of_label[:, best])
-
-
-def _plausible(
-    rest: Told, canaries: Told, reading: Reading, memory: float, said: Float[np.ndarray, " total"]
-) -> tuple[float, float]:
-    """The lowest and the highest share whose likelihood is not below the highest one by more than 95% allow."""
-    ours, theirs = (profiles(told, reading, np.array([memory])) for told in (rest, canaries))
-    likelihood, _, totals = _along(ours + theirs, label_sizes(rest), reading, said)
-    held = totals[likelihood >= likelihood.max() - _ALLOWED]
-    return float(held.min()), float(held.max())
+    held = totals[whole >= whole[best] - _ALLOWED]
+    return _Solved(float(MEMORY[at]), float(totals[best]), float(held.min()), float(held.max()), of_label[:, best])
 
 
 def _along(

@@ -32,7 +32,7 @@ def standings(
         rest: positions of the rows that are not canaries.
         labels: of each sample, as class index; of a canary the one it was trained on.
     """
-    groups = [(mine, rest[labels[rest] == c]) for c in np.unique(labels) for mine in [np.flatnonzero(labels == c)]]
+    groups = [(np.flatnonzero(labels == c), rest[labels[rest] == c]) for c in np.unique(labels)]
     result = np.empty(harms.shape)
     for line, harm in zip(result, harms, strict=True):
         everyone = standing(harm, harm[rest])

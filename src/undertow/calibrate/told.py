@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from undertow.calibrate.odds import log_odds
+
 # Probabilities are kept this far from 0 and 1: no model is as sure as that.
 SURE = 1e-4
 # How far a model is expected to lean towards a class: deviation of the bias, in log-odds.
@@ -28,6 +30,11 @@ class Told:
     def __len__(self) -> int:
         """The number of rows."""
         return len(self.labels)
+
+    @property
+    def learned(self) -> Int[np.ndarray, " row"]:
+        """The label that the model was trained on."""
+        return self.labels if self.taught is None else self.taught
 
     def take(self, rows: Int[np.ndarray, " some"]) -> "Told":
         """Some of the rows."""
@@ -106,7 +113,7 @@ def forgotten(told: Told, reading: Reading, memory: float) -> Float[np.ndarray, 
     """
     p = np.maximum(told.probabilities.astype(np.float64), SURE)
     logs: np.ndarray = reading.power * np.log(p) + reading.bias + memory * p
-    logs[np.arange(len(told)), told.labels if told.taught is None else told.taught] -= memory
+    logs[np.arange(len(told)), told.learned] -= memory
     return logs
 
 
@@ -114,6 +121,5 @@ def likelihood_ratio(told: Told, reading: Reading, memory: float) -> Float[np.nd
     """Logarithm of how much likelier each text is where its label is right than where it is wrong."""
     logs, rows = forgotten(told, reading, memory), np.arange(len(told))
     own = np.exp(logs[rows, told.labels] - np.logaddexp.reduce(logs, axis=1))
-    own, prior = np.clip(own, SURE, 1 - SURE), reading.priors[told.labels]
-    result: np.ndarray = np.log(own / (1 - own)) - np.log(prior / (1 - prior))
+    result: np.ndarray = log_odds(own, SURE) - log_odds(reading.priors[told.labels], 0.0)
     return result

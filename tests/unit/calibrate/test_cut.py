@@ -79,6 +79,13 @@ def test_offsets_give_every_label_its_share(rows: list[tuple[int, float]], share
         assert (1 / (1 + np.exp(-moved[labels == label]))).mean() == pytest.approx(shares[label], abs=1e-6)
 
 
+def test_offsets_are_finite_where_a_row_is_wrong_beyond_doubt():
+    odds = np.array([60.0, -60.0, -60.0])
+    offsets = label_offsets(odds, np.zeros(3, dtype=int), np.array([0.4]))
+    assert np.isfinite(offsets).all()
+    assert (1 / (1 + np.exp(-odds - offsets[0]))).mean() == pytest.approx(0.4)
+
+
 def test_log_odds_are_finite_and_turned_back():
     shares = np.array([0.0, 0.2, 1.0])
     assert np.isfinite(log_odds(shares)).all()

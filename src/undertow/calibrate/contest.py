@@ -1,9 +1,9 @@
-"""Which way to make one harm of all choices: the best one, the average of the best few, or a learned model."""
+"""Which way to make one harm of all choices: a learned one, the average of the best few, or the best one."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from undertow.calibrate.choices import FEW, Ranking, average, held_out_choice, held_out_folds, rank_choices
 from undertow.calibrate.learned import FOLDS, learned_harm
@@ -17,9 +17,9 @@ class Entry:
     """One way, judged by canaries that it was not chosen by.
 
     Attributes:
-        name: ``average``, ``single``, ``learned``, or what a fixed choice is called.
+        name: ``learned``, ``average``, ``single``, or what a fixed choice is called.
         auroc: held-out AUROC of canaries against the rest, with a 95% interval over canaries.
-        ahead: AUROC above that of the average, likewise.
+        ahead: AUROC above that of the learned way, likewise.
     """
 
     name: str
@@ -34,14 +34,18 @@ class Contest:
     Attributes:
         winner: name of the way that is used.
         harm: standing of every sample by it; 1 = most harmful.
+        held_out: standing of every canary by it, where this canary had no part in it.
         entries: all ways, in the order they were tried.
         ranking: of the single choices.
+        weights: of what the learned way weighs: the average of the best few choices, and each that stands for itself.
     """
 
     winner: str
     harm: Float[np.ndarray, " sample"]
+    held_out: Float[np.ndarray, " canary"]
     entries: tuple[Entry, ...]
     ranking: Ranking
+    weights: Float[np.ndarray, " source"]
 
 
 def contest(
@@ -51,16 +55,17 @@ def contest(
     twins: Int[np.ndarray, " canary"],
     costs: Float[np.ndarray, " choice"],
     *,
+    apart: Bool[np.ndarray, " choice"] | None = None,
     fixed: dict[str, Float[np.ndarray, " sample"]] | None = None,
     few: int = FEW,
     times: int = 1000,
     seed: int = 0,
 ) -> Contest:
-    """Judge every way by held-out canaries, and use the average of the best few unless another is surely better.
+    """Judge every way by held-out canaries, and use the learned one unless another is surely better.
 
-    The best choice, and the few that are averaged, are chosen by four fifths of the canaries and judged by the last
-    fifth, in turn; likewise the learned model. Another way than the average is used where the whole 95% interval of
-    its gain over the average (of the same canaries) is above 0.
+    The best choice, the few that are averaged, and the weights that are learned are found by four fifths of the
+    canaries and judged by the last fifth, in turn. Another way than the learned one is used where the whole 95%
+    interval of its gain over it (of the same canaries) is above 0.
 
     Args:
         standings: of every sample by every choice, among the rest of its label.
@@ -68,37 +73,40 @@ def contest(
         canaries: positions of the canaries with the wrong label.
         twins: positions of the same rows with the user's label.
         costs: of each choice; ties go to the cheaper.
+        apart: choices that the learned way weighs one by one, where it averages the best few of the others; none by
+            default.
         fixed: standings by choices to compare with, by name, that are never used.
         few: how many choices are averaged.
         times: resamples of the canaries.
         seed: of folds and resamples.
     """
+    alone = np.zeros(len(standings), dtype=bool) if apart is None else apart
     ranking = rank_choices(standings[:, canaries], costs.tolist(), times=times, seed=seed)
     fold = held_out_folds(len(canaries), FOLDS, seed=seed + 1)
-    learned = learned_harm(standings, rest, canaries, twins, seed=seed)
+    learned = learned_harm(standings, rest, canaries, twins, alone, few=few, seed=seed)
     judged = {
+        LEARNED: learned.harm[canaries],
         AVERAGE: held_out_choice(standings, rest, canaries, fold, few),
         SINGLE: held_out_choice(standings, rest, canaries, fold, 1),
-        LEARNED: learned[canaries],
         **{name: harm[canaries] for name, harm in (fixed or {}).items()},
     }
     entries = _entries(judged, times, seed)
-    ahead = [e for e in entries if e.name in (SINGLE, LEARNED) and e.ahead[1] > 0]
-    winner = max(ahead, key=lambda e: e.ahead[0]).name if ahead else AVERAGE
+    ahead = [e for e in entries if e.name in (SINGLE, AVERAGE) and e.ahead[1] > 0]
+    winner = max(ahead, key=lambda e: e.ahead[0]).name if ahead else LEARNED
     harm = {
+        LEARNED: learned.harm,
         AVERAGE: average(standings, ranking.order, few),
         SINGLE: standings[ranking.chosen],
-        LEARNED: learned,
     }[winner]
-    return Contest(winner, standing(harm, harm[rest]), entries, ranking)
+    return Contest(winner, standing(harm, harm[rest]), judged[winner], entries, ranking, learned.weights)
 
 
 def _entries(judged: dict[str, np.ndarray], times: int, seed: int) -> tuple[Entry, ...]:
-    count = len(judged[AVERAGE])
+    count = len(judged[LEARNED])
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), times) / count
 
     def interval(values: np.ndarray) -> tuple[float, float, float]:
         low, high = np.quantile(drawn @ values, [0.025, 0.975])
         return float(values.mean()), float(low), float(high)
 
-    return tuple(Entry(name, interval(v), interval(v - judged[AVERAGE])) for name, v in judged.items())
+    return tuple(Entry(name, interval(v), interval(v - judged[LEARNED])) for name, v in judged.items())

@@ -1,17 +1,31 @@
-"""A learned aggregation: a small model that tells canaries from the rest by their standings in all choices."""
+"""A learned aggregation: sources of harm, weighed by how well they tell canaries from the rest together."""
+
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from undertow.calibrate.choices import FEW, average, best_first, held_out_folds
 from undertow.calibrate.standing import standing
 
 FOLDS = 5
-COMPONENTS = 8
-# Inverse strength of the L2 penalty: features are scaled alike, so it means the same on any data.
-STRENGTH = 0.0001
-# Deviation of the average among the features, each component having 1: what is learned stays near the average.
-ANCHOR = 3.0
+# Ridge on the covariance of the sources, whose variances are about 1: weights of like sources are held alike.
+RIDGE = 3.0
+# Standings are taken this far from 0 and 1 before they become normal scores.
+_EDGE = 0.002
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What was learned.
+
+    Attributes:
+        harm: standing of each sample, by weights that it had no part in.
+        weights: of the average of the best few choices and of each choice that stands for itself; their sum is 1.
+    """
+
+    harm: Float[np.ndarray, " sample"]
+    weights: Float[np.ndarray, " source"]
 
 
 def learned_harm(
@@ -19,50 +33,71 @@ def learned_harm(
     rest: Int[np.ndarray, " row"],
     canaries: Int[np.ndarray, " canary"],
     twins: Int[np.ndarray, " canary"],
+    apart: Bool[np.ndarray, " choice"],
     *,
+    few: int = FEW,
     seed: int,
-) -> Float[np.ndarray, " sample"]:
-    """Harm of each sample by a model that never saw it: the standing of its odds of being a canary.
+) -> Learned:
+    """Fisher's linear discriminant of canaries and rest, with weights that are not negative, cross-fitted.
 
-    The rest holds unknown errors, so the odds are those of positive and unlabelled samples; their order is that of
-    the odds of being wrong, where errors look like canaries. Logistic regression with an L2 penalty on the average
-    of the choices that the canaries it learns from find best, which is scaled up and so penalised less, and on a few
-    principal components of all standings; five folds, a canary and its twin (the same row with the user's label) in
-    the same one. Twins are scored, never learned from.
+    The sources are the average of the few choices that canaries find best, and each choice that stands for itself,
+    as normal scores of their standings. With the covariance C of the sources over the rest and the difference d of the
+    means of canaries and rest, the weights are the w >= 0 that make w (C + ridge) w / 2 - d w least: sources that say
+    the same share a weight, one that tells nothing gets none. The rest holds unknown errors, so canaries are positive
+    and the rest unlabelled; that shortens d, but hardly turns it where errors look like canaries. Five folds, a canary
+    and its twin (the same row with the user's label) in the same one. Twins are scored, never learned from.
 
     Args:
         standings: of every sample by every choice.
         rest: positions of the samples that are not canaries.
         canaries: positions of the canaries with the wrong label.
         twins: positions of the same rows with the user's label, in the order of the canaries.
+        apart: whether a choice stands for itself; of the others, the best few are averaged.
+        few: how many.
         seed: draws the folds.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    centred = standings.T - 0.5
+    together, alone = standings[~apart], _normal(standings[apart])
     fold = np.full(standings.shape[1], -1)
     fold[rest] = held_out_folds(len(rest), FOLDS, seed=seed)
     fold[canaries] = fold[twins] = held_out_folds(len(canaries), FOLDS, seed=seed + 1)
-    known = np.concatenate([rest, canaries])
-    is_canary = np.zeros(standings.shape[1], dtype=int)
-    is_canary[canaries] = 1
-    harm = np.empty(standings.shape[1])
+
+    def sources(chosen_by: np.ndarray, some: np.ndarray) -> np.ndarray:
+        """Of some samples, where the few that are averaged were chosen by some canaries."""
+        if not len(together):
+            return alone[:, some]
+        mean = average(together, best_first(together[:, chosen_by]), few)
+        return np.concatenate([_normal(standing(mean[some], mean[rest]))[None], alone[:, some]])
+
+    harm, weights = np.empty(standings.shape[1]), np.zeros((1 if len(together) else 0) + len(alone))
     for f in range(FOLDS):
-        learn = known[fold[known] != f]
-        parts = min(COMPONENTS, centred.shape[1], len(learn) - 1)
-        components = make_pipeline(
-            PCA(parts, svd_solver="covariance_eigh" if centred.shape[1] < len(learn) else "full"), StandardScaler()
-        ).fit(centred[learn])
-        best = best_first(standings[:, canaries[fold[canaries] != f]])
-        anchor = average(standings, best, FEW) - 0.5
-        features = np.column_stack([ANCHOR * anchor / max(anchor[learn].std(), 1e-12), components.transform(centred)])
-        model = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=500)
-        model.fit(features[learn], is_canary[learn])
+        known = canaries[fold[canaries] != f]
+        # Canaries that chose an average look better by it than others: each is looked at by what the others chose.
+        inner = [(known[fold[known] != g], known[fold[known] == g]) for g in range(FOLDS) if g != f]
+        seen = np.concatenate([sources(others, mine) for others, mine in inner], axis=1)
+        found = _weights(sources(known, rest[fold[rest] != f]), seen)
         mine = np.flatnonzero(fold == f)
-        odds = model.decision_function(features[mine])
-        # Each fold has its own model: standings among its own rest make them one scale.
-        harm[mine] = standing(odds, odds[np.isin(mine, rest)])
-    return harm
+        score, everyone = found @ sources(known, mine), found @ sources(known, rest)
+        # Each fold has its own weights: standings among the rest make them one scale.
+        harm[mine] = standing(score, everyone)
+        weights += found / FOLDS
+    return Learned(harm, weights)
+
+
+def _weights(
+    rest: Float[np.ndarray, "source row"], canaries: Float[np.ndarray, "source canary"]
+) -> Float[np.ndarray, " source"]:
+    """Weights of sum 1; alike where no source tells canaries from the rest."""
+    from scipy.optimize import nnls
+
+    root = np.linalg.cholesky(np.atleast_2d(np.cov(rest)) + RIDGE * np.eye(len(rest)))
+    ahead = canaries.mean(axis=1) - rest.mean(axis=1)
+    found: np.ndarray = nnls(root.T, np.linalg.solve(root, ahead))[0]
+    total = found.sum()
+    return found / total if total > 0 else np.full(len(found), 1 / len(found))
+
+
+def _normal(standings: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    from scipy.special import ndtri
+
+    result: np.ndarray = ndtri(np.clip(standings, _EDGE, 1 - _EDGE))
+    return result

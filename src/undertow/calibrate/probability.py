@@ -94,7 +94,7 @@ def canary_likelihood(
 def odds_curve(
     rest: Float[np.ndarray, " row"],
     doubts: Float[np.ndarray, " row"],
-    canaries: Float[np.ndarray, " canary"],
+    canaries: Float[np.ndarray, " canary"] | None,
     share: float,
     classes: int,
 ) -> Curve:
@@ -108,11 +108,14 @@ def odds_curve(
     Args:
         rest: standing of each row that is no canary.
         doubts: of the same rows (see `undertow.calibrate.share.doubts`).
-        canaries: standing of each canary among the rest.
+        canaries: standing of each canary among the rest; None takes the doubts at their word, as those of a model that
+            learned from none of these rows can be.
         share: of wrong labels, above 0.
         classes: number of classes.
     """
     form, righted = form_of(rest, doubts), share / (classes - 1)
+    if canaries is None:
+        return Curve(form.standing, form.bent(1.0, _TILTS[0]), 1.0, float(_TILTS[0]))
     best: tuple[float, Curve] | None = None
     for slope, tilt in product(_SLOPES, _TILTS):
         bent = form.bent(slope, tilt)

@@ -119,17 +119,17 @@ def _solve(rest: Told, canaries: Told, reading: Reading, expected: float, said: 
 
     With the lowest and the highest share whose likelihood is not below the highest one by more than 95% allow.
     """
-    sizes = label_sizes(rest)
-    ours, theirs = (profiles(told, reading, MEMORY) for told in (rest, canaries))
+    sizes, tried = label_sizes(rest), np.zeros(1) if rest.held_out else MEMORY
+    ours, theirs = (profiles(told, reading, tried) for told in (rest, canaries))
     likelihood, of_label = likeliest(ours + theirs, sizes, reading)
     # What it costs the two to agree on the same shares.
     apart = sum(likeliest(p, sizes, reading)[0] for p in (ours, theirs)) - likelihood
-    strange = 0.5 * (FREEDOM + 1) * np.log1p(((MEMORY - expected) / SPREAD) ** 2 / FREEDOM)
+    strange = 0.5 * (FREEDOM + 1) * np.log1p(((tried - expected) / SPREAD) ** 2 / FREEDOM)
     at = int(np.argmin(apart + strange - np.interp(sizes @ of_label, TOTALS, said)))
     whole, of_label, totals = _along((ours + theirs)[:, [at]], sizes, reading, said)
     best = int(np.argmax(whole))
     held = totals[whole >= whole[best] - _ALLOWED]
-    return _Solved(float(MEMORY[at]), float(totals[best]), float(held.min()), float(held.max()), of_label[:, best])
+    return _Solved(float(tried[at]), float(totals[best]), float(held.min()), float(held.max()), of_label[:, best])
 
 
 def _along(

@@ -21,11 +21,13 @@ class Told:
         probabilities: of each class.
         labels: the label that each row carries.
         taught: the label that the model was trained on, where it is another; None for the same.
+        held_out: whether what is said of each row was not learned from this row.
     """
 
     probabilities: Float[np.ndarray, "row class"]
     labels: Int[np.ndarray, " row"]
     taught: Int[np.ndarray, " row"] | None = None
+    held_out: bool = False
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -38,7 +40,8 @@ class Told:
 
     def take(self, rows: Int[np.ndarray, " some"]) -> "Told":
         """Some of the rows."""
-        return Told(self.probabilities[rows], self.labels[rows], None if self.taught is None else self.taught[rows])
+        taught = None if self.taught is None else self.taught[rows]
+        return Told(self.probabilities[rows], self.labels[rows], taught, self.held_out)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Hidden states of each sample, layer by layer, from one pass without gradients."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from undertow.models.kernels import QuickLinear
 # Tokens of a batch, padding included: the states of all layers of one batch are held at a time.
 TOKEN_BUDGET = 1024
 POOLINGS = ("last", "mean")
+# The layers at the ends of the four quarters of a model, instead of a list of layers.
+QUARTERS = "quarters"
 
 Advance = Callable[[int], None]
 
@@ -39,7 +42,7 @@ def hidden_states(
     encoded: Encoded,
     *,
     pad_id: int,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[int] | str | None = None,
     pooling: Sequence[str] = POOLINGS,
     token_budget: int = TOKEN_BUDGET,
     advance: Advance = lambda n: None,
@@ -54,7 +57,8 @@ def hidden_states(
         model: a model of transformers, with or without a PEFT adapter.
         encoded: the samples, padded on the right within batches.
         pad_id: token id of the padding.
-        layers: which to keep, negative ones counted from the last; None keeps all, layers + 1 of them.
+        layers: which to keep, negative ones counted from the last; `QUARTERS` keeps those at the ends of the four
+            quarters of the model (fewer of one with fewer layers), None all, layers + 1 of them.
         pooling: "last", "mean" or both.
         token_budget: tokens of a batch, padding included.
         advance: called with the number of samples done.
@@ -104,18 +108,22 @@ def _pool(states: Float[Tensor, "b t h"], mask: Tensor, how: str) -> Float[Tenso
     return wide.where(mask[..., None] > 0, 0).sum(1) / mask.sum(1, keepdim=True)
 
 
-def _check(pooling: Sequence[str], layers: Sequence[int] | None) -> None:
+def _check(pooling: Sequence[str], layers: Sequence[int] | str | None) -> None:
     unknown = [how for how in pooling if how not in POOLINGS]
     if unknown or not pooling:
         came = ", ".join(map(repr, unknown)) or "nothing"
         raise ConfigError(f"The pooling of hidden states is {came}. Known are: {', '.join(POOLINGS)}.")
+    if isinstance(layers, str) and layers != QUARTERS:
+        raise ConfigError(f"The layers of hidden states are {layers!r}. Give their numbers, {QUARTERS!r}, or None.")
     if layers is not None and not len(layers):
         raise ConfigError("No layer is named whose hidden states are to be kept. Name at least one, or give None.")
 
 
-def _resolve(layers: Sequence[int] | None, there: int) -> tuple[int, ...]:
+def _resolve(layers: Sequence[int] | str | None, there: int) -> tuple[int, ...]:
     if layers is None:
         return tuple(range(there))
+    if isinstance(layers, str):
+        return tuple(sorted({math.ceil(quarter * (there - 1) / 4) for quarter in (1, 2, 3, 4)}))
     wrong = [layer for layer in layers if not -there <= layer < there]
     if wrong:
         raise ConfigError(

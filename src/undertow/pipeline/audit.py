@@ -25,6 +25,7 @@ from undertow.pipeline.inputs import Inputs, Source, load_inputs
 from undertow.pipeline.kept import check_gradients_folder
 from undertow.pipeline.model import DYNAMICS, Candidate, ModelLike, describe_model, load_candidate, train_candidate
 from undertow.pipeline.outcome import Audit, audit_of, finished_audit, results_of, write_outputs
+from undertow.pipeline.probe import TUNED, Opinion, probe_step
 from undertow.pipeline.ranks import Ranks, current_ranks
 from undertow.pipeline.results import ArmResult
 from undertow.pipeline.retrain import compare_arms, removals
@@ -170,11 +171,13 @@ def _calibrated(
         selection = probabilities_step(
             model, candidate.start.tokenizer, inputs.selection, candidate.settings, reporter=show
         )
+        rows = Told(influence["sample_probability"].values, influence["sample_label"].values)
         trusted = Told(
             np.concatenate([influence["query_probability"].values, selection]),
             np.concatenate([influence["query_label"].values, inputs.selection.labels]),
         )
-        found = calibrate(influence, planned, trusted, candidate.settings, show)
+        probe = probe_step(candidate.start, planned, inputs, candidate.settings, show)
+        found = calibrate(influence, planned, Opinion(TUNED, rows, trusted), probe, candidate.settings, show)
         outputs["canaries"] = len(planned.canaries)
     return found
 

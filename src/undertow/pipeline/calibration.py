@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from undertow.aggregation.cut import harm_ranks
 from undertow.aggregation.stability import Bootstrap
 from undertow.calibrate.choices import FEW, resampled_means
-from undertow.calibrate.contest import SINGLE, Contest, contest
+from undertow.calibrate.contest import AVERAGE, SINGLE, Contest, contest
 from undertow.calibrate.cut import Cuts, Suggestion, expected_cuts, suggest
 from undertow.calibrate.evidence import Seen
 from undertow.calibrate.odds import with_mean
@@ -21,8 +21,9 @@ from undertow.calibrate.told import Told, unlearned_class
 from undertow.data import Samples
 from undertow.influence.store import deciding_modules, module_keys, user_rows
 from undertow.pipeline.canaries import Planned
-from undertow.pipeline.choices import LOSS, Tried, try_choices
+from undertow.pipeline.choices import LOSS, PROBE, Tried, try_choices, with_probe
 from undertow.pipeline.harm import group_harm
+from undertow.pipeline.probe import Opinion, clearest
 from undertow.pipeline.results import ASKED, CalibrationResult, ChoiceResult, EntryResult
 from undertow.pipeline.scorer import Scorer, Scoring, memory_bytes
 from undertow.pipeline.settings import AuditSettings
@@ -32,6 +33,8 @@ from undertow.progress import Reporter
 _CHOOSING = ("layers", "aggregate", "k", "only", "weigh", "correct_only")
 _RESAMPLES = 50
 _SHOWN = 10
+# Separation of the classes of trusted rows from which on a probe is known to tell right labels from wrong ones.
+VOUCHED = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,38 +67,48 @@ class Calibrated:
 
 
 def calibrate(
-    influence: xr.Dataset, planned: Planned, trusted: Told, settings: AuditSettings, reporter: Reporter | None = None
+    influence: xr.Dataset,
+    planned: Planned,
+    tuned: Opinion,
+    probe: Opinion,
+    settings: AuditSettings,
+    reporter: Reporter | None = None,
 ) -> Calibrated:
     """Rank all choices by the canaries, make one harm of them, and say what it means.
 
     Args:
         influence: of the user's rows and, behind them, the canaries.
         planned: the canaries.
-        trusted: what the model says of trusted rows that it was not trained on.
+        tuned: what the audited model says of both, and of trusted rows that it was not trained on.
+        probe: what a probe says of the same rows, that learned from none of them.
         settings: goal, cut, seed, and a choice where the user made one.
         reporter: shows progress.
     """
     c, n = len(planned.canaries), len(planned.taught)
     twins, canaries = planned.canaries.positions, n + np.arange(c)
     rest = np.setdiff1d(np.arange(n), twins)
-    tried = try_choices(influence, settings, reporter)
+    tried = with_probe(try_choices(influence, settings, reporter), probe)
     labels = influence["sample_label"].values
     ranked = standings(tried.harms, rest, labels)
     costs = np.array([choice.cost for choice in tried.choices])
+    apart = np.array([choice.kind == PROBE for choice in tried.choices])
     fixed = {name: standing(tried.harms[i], tried.harms[i][rest]) for name, i in _fixed(tried, settings).items()}
-    found = contest(ranked, rest, canaries, twins, costs, fixed=fixed, seed=settings.seed)
-    way, everyone = found.winner, found.harm
+    found = contest(ranked, rest, canaries, twins, costs, apart=apart, fixed=fixed, seed=settings.seed)
+    way, everyone, held_out = found.winner, found.harm, found.held_out
     if _chosen_by_user(settings):
         way, everyone = ASKED, _as_asked(influence, settings, rest, reporter)
-    auroc_low = _auroc_low(everyone[canaries], settings.seed)
-    told = Told(influence["sample_probability"].values, labels)
-    asked = Told(told.probabilities[canaries], labels[twins], labels[canaries])
-    seen = Seen(everyone[rest], everyone[canaries])
+        held_out = everyone[canaries]
+    reader = clearest((tuned, probe))
+    told, trusted = reader.rows, reader.trusted
+    asked = Told(told.probabilities[canaries], labels[twins], labels[canaries], told.held_out)
+    seen = Seen(everyone[rest], held_out)
     share = estimate_share(told.take(rest), asked, trusted, seen, seed=settings.seed)
     place = everyone[:n].copy()
     place[twins] = matched(everyone[twins], everyone[rest])
     assumed, classes = max(share.value, LEAST), told.probabilities.shape[1]
-    curve = odds_curve(everyone[rest], doubts(told.take(rest), share), everyone[canaries], assumed, classes)
+    # A reader that learned from the rows is not as sure as it is right: canaries bend what it says.
+    bending = None if told.held_out else held_out
+    curve = odds_curve(everyone[rest], doubts(told.take(rest), share), bending, assumed, classes)
     odds = curve.at(place)
     if way != ASKED:  # standings are within labels: those of more errors come first
         odds += label_offsets(odds[rest], labels[rest], share.of_label)[labels[:n]]
@@ -105,7 +118,9 @@ def calibrate(
     cuts = expected_cuts(wrong[order], low[order], high[order])
     worst = unlearned_class(trusted)
     unlearned = "" if worst is None else str(planned.audited.classes[worst])
-    advice = suggest(cuts, share, auroc_low, settings.goal, unlearned=unlearned)
+    advice = suggest(
+        cuts, share, _separating(held_out, reader, share, settings.seed), settings.goal, unlearned=unlearned
+    )
     flagged = advice.rows if settings.cut is None else round(settings.cut * n)
     canary = np.full(n, -1)
     canary[twins] = planned.canaries.labels
@@ -117,7 +132,7 @@ def calibrate(
         high,
         _stability(influence, tried, found, way, order[:flagged], settings),
         canary,
-        _result(tried, found, way, share, advice, float(standing(everyone[twins], everyone[rest]).mean()), c),
+        _result(tried, found, way, reader, share, advice, float(standing(everyone[twins], everyone[rest]).mean()), c),
         _choice_table(tried, found),
         _cut_table(cuts, n),
     )
@@ -194,7 +209,13 @@ def _as_asked(
     return standing(harm, harm[rest])
 
 
-def _auroc_low(canaries: np.ndarray, seed: int) -> float:
+def _separating(canaries: np.ndarray, reader: Opinion, share: Share, seed: int) -> float:
+    """The AUROC of canaries that can be reckoned with: the lower end of its interval, unless others vouch for it.
+
+    A probe that tells the classes of trusted rows apart, and learned from none of the rows, is known to separate.
+    """
+    if reader.rows.held_out and share.reading.separation >= VOUCHED:
+        return float(canaries.mean())
     return float(np.quantile(resampled_means(canaries[None], times=1000, seed=seed), 0.025))
 
 
@@ -228,7 +249,14 @@ def _stability(
 
 
 def _result(
-    tried: Tried, found: Contest, way: str, share: Share, advice: Suggestion, shift: float, canaries: int
+    tried: Tried,
+    found: Contest,
+    way: str,
+    reader: Opinion,
+    share: Share,
+    advice: Suggestion,
+    shift: float,
+    canaries: int,
 ) -> CalibrationResult:
     ranking = found.ranking
 
@@ -264,6 +292,9 @@ def _result(
         share_low=share.low,
         share_high=share.high,
         memory=share.memory,
+        reader=reader.name,
+        separation=share.reading.separation,
+        weights=dict(zip((AVERAGE, PROBE), found.weights.tolist(), strict=True)),
         suggested=advice.rows,
         precision=precision,
         precision_low=low,

@@ -11,6 +11,7 @@ from undertow.aggregation.names import AGGREGATION_NAMES, AGGREGATIONS
 from undertow.baselines.simple import loss_harm
 from undertow.influence.store import module_keys, standard_groups
 from undertow.pipeline.harm import group_harm
+from undertow.pipeline.probe import Opinion
 from undertow.pipeline.scorer import Scorer, Scoring, memory_bytes
 from undertow.pipeline.settings import AuditSettings
 from undertow.progress import Reporter
@@ -19,6 +20,9 @@ from undertow.progress import Reporter
 TRIED = tuple(name for name in AGGREGATION_NAMES if AGGREGATIONS[name].form != "order")
 SHARES = (0.1, 0.2, 0.3, 0.5)
 LOSS = "loss"
+PROBE = "probe"
+# Probabilities are kept this far from 0.
+_LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class Choice:
     """One way to a harm.
 
     Attributes:
-        kind: influence or baseline.
-        estimator: of influence, or the baseline's name.
+        kind: influence, baseline or probe.
+        estimator: of influence, or the name of the baseline or the probe.
         layers: name of the layer group.
         aggregate: name of the aggregation.
         k: of vote, else None.
@@ -46,7 +50,7 @@ class Choice:
     @cached_property
     def name(self) -> str:
         """As a reader is told of it."""
-        if self.kind == "baseline":
+        if self.kind != "influence":
             return self.estimator
         how = self.aggregate if self.k is None else f"{self.aggregate} {self.k:.0%}"
         return f"{self.estimator}, {self.layers}, {how}" + (", correct queries" if self.only == "correct" else "")
@@ -100,6 +104,14 @@ def try_choices(influence: xr.Dataset, settings: AuditSettings, reporter: Report
                 harms.append(harm)
     stacked = np.stack([*harms, *beside.values()]).astype(np.float64)
     return Tried((*choices, *others), stacked, scorings)
+
+
+def with_probe(tried: Tried, probe: Opinion) -> Tried:
+    """What was tried, and behind it a probe: harm is the loss of a row's label by it."""
+    told = probe.rows
+    own = told.probabilities[np.arange(len(told)), told.labels]
+    harm = -np.log(np.maximum(own.astype(np.float64), _LEAST))
+    return Tried((*tried.choices, Choice(PROBE, PROBE, cost=0.5)), np.vstack([tried.harms, harm]), tried.scorings)
 
 
 def _scorings(scorer: Scorer) -> list[tuple[Choice, Scoring]]:

@@ -60,11 +60,13 @@ class EntryResult(_Frozen):
 class CalibrationResult(_Frozen):
     """What canaries said.
 
-    ``way`` is the harm that is used: the average of the best few choices, the single best, a learned one, or as asked.
+    ``way`` is the harm that is used: a learned one, the average of the best few choices, the single best, or as asked.
     ``best`` are the best choices, ``single`` the simplest that cannot be told from the best, ``entries`` the ways.
     ``share`` is the share of wrong labels; ``suggested`` the number of rows to flag, ``precision`` and ``recall`` what
     is expected of them, ``refused`` why none is. ``canary_shift`` is the AUROC of the canaries under the user's label
-    against the rest: 0.5 where being trained on another label did not move their harm, which is corrected.
+    against the rest: 0.5 where being trained on another label did not move their harm, which is corrected. ``reader``
+    says what was asked how many labels are wrong, ``separation`` how well it tells the classes of trusted rows apart,
+    ``weights`` what the learned way is made of.
     """
 
     canaries: int
@@ -77,6 +79,9 @@ class CalibrationResult(_Frozen):
     share_low: float
     share_high: float
     memory: float
+    reader: str
+    separation: float
+    weights: dict[str, float]
     suggested: int
     precision: float
     precision_low: float

@@ -1,0 +1,81 @@
+"""A probe beside the model: what its layers before fine-tuning say of rows that they did not learn from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from undertow.baselines.probe import probe_probabilities
+from undertow.calibrate.pool import pooled
+from undertow.calibrate.told import Told, read_by
+from undertow.data import Samples, encode
+from undertow.gradients.hidden import QUARTERS, hidden_states
+from undertow.pipeline.canaries import Planned
+from undertow.pipeline.inputs import Inputs
+from undertow.pipeline.settings import AuditSettings
+from undertow.pipeline.steps import Start, device_of
+from undertow.progress import Reporter, Silent
+
+# How much a trusted row counts beside a row to be audited, whose label may be wrong.
+TRUSTED_WEIGHTS = (1.0, 10.0)
+TUNED, PROBED = "the fine-tuned model", "probes of the model before fine-tuning"
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a model says of all rows.
+
+    Attributes:
+        name: of the model, as a reader is told of it.
+        rows: of the audited rows, and behind them of the canaries.
+        trusted: of trusted rows.
+    """
+
+    name: str
+    rows: Told
+    trusted: Told
+
+
+def probe_step(
+    start: Start, planned: Planned, inputs: Inputs, settings: AuditSettings, reporter: Reporter | None = None
+) -> Opinion:
+    """What probes say of each row, that learned from all other rows as the model was trained on them, and trusted ones.
+
+    A probe looks at the mean hidden states at the end of a quarter of the model before fine-tuning, and counts trusted
+    rows once or ten times (`undertow.baselines.probe`). What all of them say is pooled by the trusted rows
+    (`undertow.calibrate.pool`).
+    """
+    parts = (planned.taught, inputs.queries, inputs.selection)
+    labels = np.concatenate([part.labels for part in parts])
+    n, classes = len(planned.taught), len(planned.taught.classes)
+    model = start.base().to(device_of(settings))
+    with (reporter or Silent()).track("hidden states before fine-tuning", len(labels)) as advance:
+        states = np.concatenate([_states(model, start.tokenizer, part, settings, advance) for part in parts], axis=1)
+    rows = np.concatenate([np.arange(n), planned.canaries.positions])
+    probes = []
+    with (reporter or Silent()).track("probes", len(states) * len(TRUSTED_WEIGHTS)) as advance:
+        for layer in states:
+            for weight in TRUSTED_WEIGHTS:
+                weights = np.where(np.arange(len(labels)) < n, 1.0, weight)
+                probes.append(probe_probabilities(layer, labels, weights, classes))
+                advance(1)
+    audited = [Told(found[rows], planned.audited.labels, held_out=True) for found in probes]
+    trusted = [Told(found[n:], labels[n:], held_out=True) for found in probes]
+    return Opinion(PROBED, *pooled(audited, trusted))
+
+
+def clearest(opinions: Sequence[Opinion]) -> Opinion:
+    """The one that tells the classes of trusted rows apart best; the first of several."""
+    return max(opinions, key=lambda opinion: read_by(opinion.trusted).separation)
+
+
+def _states(
+    model: nn.Module, tokenizer: Any, samples: Samples, settings: AuditSettings, advance: Callable[[int], None]
+) -> np.ndarray:
+    encoded = encode(samples, tokenizer, settings.max_length)
+    pad_id = tokenizer.pad_token_id
+    found = hidden_states(model, encoded, pad_id=pad_id, layers=QUARTERS, pooling=["mean"], advance=advance)
+    assert found.mean is not None
+    return found.mean

@@ -132,7 +132,7 @@ def run_case(case: Case, data: Path, runs: Path) -> dict[str, Any]:
     result = audit(model, noisy, trusted, out=folder, settings=settings, progress=False)
     found = {**asdict(case), **measures(result, bad)}
     if bad.any():
-        found["ways"] = ways(open_influence(folder / "influence.zarr"), bad, settings)
+        found["ways"] = ways(open_influence(folder / "influence.zarr"), result.harm["probe"].to_numpy(), bad, settings)
     if case.retrain:
         selection = split_validation(trusted, query_share=settings.query_share, seed=case.seed).selection
         found["accuracy"] = accuracies(model, noisy, selection, test, bad, result, settings, folder)
@@ -152,6 +152,9 @@ def measures(result: Audit, bad: np.ndarray) -> dict[str, Any]:
         "true share": float(bad.mean()),
         "share": [told.share, told.share_low, told.share_high],
         "memory": told.memory,
+        "reader": told.reader,
+        "separation": told.separation,
+        "weights": told.weights,
         "way": told.way,
         "shift": told.canary_shift,
         "flagged": float(flagged.mean()),
@@ -167,36 +170,48 @@ def measures(result: Audit, bad: np.ndarray) -> dict[str, Any]:
     }
     if bad.any():
         tried = try_choices(result.influence, AuditSettings(estimators=("cosine", "datainf", "tracin")))
-        ndrs = [noise_detection(h, bad).ndr(0.3) for h in tried.harms]
+        probe = -np.log(harm["probe"].to_numpy())
+        harms = np.vstack([tried.harms, probe])
+        ndrs = [noise_detection(h, bad).ndr(0.3) for h in harms]
+        called = [*(choice.name for choice in tried.choices), "probe"]
         vote = tried.find(estimator="datainf", layers="all", aggregate="vote", k=0.3, only="all")
         rank = tried.find(estimator="cosine", layers="all", aggregate="rank", only="all")
         names = {"vote": vote, "rank": rank, "loss": tried.find(estimator=LOSS)}
         names["confident learning"] = tried.find(estimator="confident-learning")
         best = int(np.argmax(ndrs))
-        found["half regret"] = half_regret(tried.harms, harm["harm"].to_numpy(), bad)
+        found["half regret"] = half_regret(harms, harm["harm"].to_numpy(), bad)
         found["ndr"] = {
             "calibrated": noise_detection(harm["harm"].to_numpy(), bad).ndr(0.3),
             "best": ndrs[best],
-            "best name": tried.choices[best].name,
+            "best name": called[best],
+            "best without": max(ndrs[:-1]),
+            "probe": ndrs[-1],
             **{name: ndrs[i] for name, i in names.items() if i is not None},
         }
     return found
 
 
-def ways(everything: xr.Dataset, bad: np.ndarray, settings: AuditSettings) -> dict[str, float]:
-    """NDR@30 of each way to one harm, over the rows that are not canaries."""
+def ways(everything: xr.Dataset, probe: np.ndarray, bad: np.ndarray, settings: AuditSettings) -> dict[str, float]:
+    """NDR@30 of each way to one harm, over the rows that are not canaries; ``probe`` is of each row's own label."""
     n = len(bad)
+    if everything["sample_probability"].shape[1] != 2:
+        raise ValueError(
+            "what a probe says of the label of a canary follows from that of the row with two classes only"
+        )
     canaries, rows = np.arange(n, everything.sizes["sample"]), everything["sample"].values
     place = {int(row): i for i, row in enumerate(rows[:n])}
     twins = np.array([place[-1 - int(row)] for row in rows[n:]])
     rest = np.setdiff1d(np.arange(n), twins)
     tried = try_choices(everything, settings)
-    ranked = standings(tried.harms, rest, everything["sample_label"].values)
-    ranking = rank_choices(ranked[:, canaries], [choice.cost for choice in tried.choices], seed=settings.seed)
+    doubt = -np.log(np.concatenate([probe, 1 - probe[twins]]))
+    ranked = standings(np.vstack([tried.harms, doubt]), rest, everything["sample_label"].values)
+    costs = [*(choice.cost for choice in tried.choices), 0.5]
+    ranking = rank_choices(ranked[:, canaries], costs, seed=settings.seed)
+    apart = np.arange(len(ranked)) == len(ranked) - 1
     harms = {
         "average": average(ranked, ranking.order),
         "single": ranked[ranking.chosen],
-        "learned": learned_harm(ranked, rest, canaries, twins, seed=settings.seed),
+        "learned": learned_harm(ranked, rest, canaries, twins, apart, seed=settings.seed).harm,
     }
     return {name: noise_detection(harm[rest], bad[rest]).ndr(0.3) for name, harm in harms.items()}
 
@@ -336,12 +351,25 @@ def line(found: dict[str, Any]) -> str:
 
 def tables(found: list[dict[str, Any]]) -> str:
     """The cases, and what they come to."""
-    head = ("noise", "share", "true", "flagged", "promised", "achieved", "calibrated", "best", "vote", "loss", "CL")
+    head = (
+        "noise",
+        "share",
+        "true",
+        "flagged",
+        "promised",
+        "achieved",
+        "calibrated",
+        "best",
+        "probe",
+        "vote",
+        "loss",
+        "CL",
+    )
     rows = []
     for f in found:
         value, low, high = f["share"]
         ndr = f.get("ndr", {})
-        numbers = [f"{ndr[n]:.3f}" if n in ndr else "" for n in ("calibrated", "best", "vote", "loss")]
+        numbers = [f"{ndr[n]:.3f}" if n in ndr else "" for n in ("calibrated", "best", "probe", "vote", "loss")]
         numbers.append(f"{ndr['confident learning']:.3f}" if "confident learning" in ndr else "")
         flagged, *precisions = suggested(f)
         precision = [f"{p:.2f}" if flagged else "" for p in precisions]
@@ -380,11 +408,16 @@ def summary(found: list[dict[str, Any]]) -> str:
     noisy = [f for f in found if "ndr" in f]
     regrets = {
         name: [f["ndr"]["best"] - f["ndr"][name] for f in noisy if name in f["ndr"]]
-        for name in ("calibrated", "vote", "rank", "loss", "confident learning")
+        for name in ("calibrated", "probe", "vote", "rank", "loss", "confident learning")
     }
     lines = [
         f"Regret in NDR@30, {name}: mean {np.mean(r):.3f}, worst {max(r):.3f}." for name, r in regrets.items() if r
     ]
+    gains = [f["ndr"]["calibrated"] - f["ndr"]["best without"] for f in noisy] or [float("nan")]
+    lines.append(
+        f"The calibrated harm is ahead of the best choice in hindsight other than the probe by {np.mean(gains):.3f} on "
+        f"average, {min(gains):.3f} at least."
+    )
     halves = [f["half regret"] for f in noisy] or [float("nan")]
     lines.append(
         f"Regret of the calibrated harm against the choice that is best by one half of the planted rows, by the other "

@@ -49,6 +49,9 @@ class Calibrated:
         high: at its upper end.
         stability: share of the resamples of the queries that flag each row; None where the tensor was not kept.
         canary: class index that each canary was trained on, -1 elsewhere.
+        suggested: class index of the likeliest other label of each row.
+        suggestion: probability that this label is the right one.
+        probe: probability of each row's label by the probe, which did not learn from this row.
         result: all else, as plain values.
         choices: table of all choices, best first.
         cuts: table of all cuts.
@@ -61,6 +64,9 @@ class Calibrated:
     high: Float[np.ndarray, " n"]
     stability: Float[np.ndarray, " n"] | None
     canary: Int[np.ndarray, " n"]
+    suggested: Int[np.ndarray, " n"]
+    suggestion: Float[np.ndarray, " n"]
+    probe: Float[np.ndarray, " n"]
     result: CalibrationResult
     choices: pd.DataFrame
     cuts: pd.DataFrame
@@ -124,6 +130,7 @@ def calibrate(
     flagged = advice.rows if settings.cut is None else round(settings.cut * n)
     canary = np.full(n, -1)
     canary[twins] = planned.canaries.labels
+    suggested, part = _suggestions(told.probabilities[:n], labels[:n])
     return Calibrated(
         harm,
         flagged,
@@ -132,6 +139,9 @@ def calibrate(
         high,
         _stability(influence, tried, found, way, order[:flagged], settings),
         canary,
+        suggested,
+        wrong * part,
+        probe.rows.probabilities[np.arange(n), labels[:n]],
         _result(tried, found, way, reader, share, advice, float(standing(everyone[twins], everyone[rest]).mean()), c),
         _choice_table(tried, found),
         _cut_table(cuts, n),
@@ -145,13 +155,17 @@ def calibration_columns(
 
     wrong: probability of the label to be wrong; wrong_low and wrong_high: at the ends of the interval of the share;
     stability: share of the resamples of the queries that flag the row; canary_label: the label that a canary was
-    trained on; against: row ids of the queries that a flagged row harms most.
+    trained on; suggested_probability: that the suggested label of a flagged row is the right one, which is that the
+    given one is wrong and the suggested one the right one of the others; probe: probability that probes give the row's
+    label, which did not learn from this row; against: row ids of the queries that a flagged row harms most.
     """
     names = np.array([*train.classes, None], dtype=object)
     columns: dict[str, object] = {
         "wrong": calibrated.wrong,
         "wrong_low": calibrated.low,
         "wrong_high": calibrated.high,
+        "suggested_probability": np.where(flagged, calibrated.suggestion, np.nan),
+        "probe": calibrated.probe,
         "canary_label": names[calibrated.canary],
     }
     if calibrated.stability is not None:
@@ -180,6 +194,15 @@ def queries_against(
         worst = np.argsort(column, kind="stable")[:most]
         found[at] = [int(ids[q]) for q in worst if column[q] < 0]
     return found
+
+
+def _suggestions(
+    probabilities: Float[np.ndarray, "n class"], labels: Int[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """The likeliest other label of each row, and its part of the probability of all others."""
+    others = probabilities.astype(np.float64)
+    others[np.arange(len(labels)), labels] = 0
+    return others.argmax(axis=1), others.max(axis=1) / np.maximum(others.sum(axis=1), 1e-12)
 
 
 def _fixed(tried: Tried, settings: AuditSettings) -> dict[str, int]:

@@ -19,6 +19,7 @@ from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.written import HARM
 
 ACTIONS = ("drop", "relabel", "weight", "review")
+SUGGESTION = "suggested_probability"
 # Probability of the suggested label from which relabelling is trusted.
 CONFIDENT = 0.8
 SUFFIX = ".undertow.json"
@@ -213,7 +214,7 @@ def _check(path: Path, action: str, above: float | None, harm: pd.DataFrame) -> 
         raise ConfigError(f"--action {action} is not known. Known are: {', '.join(ACTIONS)}.")
     if above is not None and not 0 < above < 1:
         raise ConfigError(f"--above {above:g} is outside its range. It is a probability between 0 and 1.")
-    if "wrong" not in harm and (action in ("relabel", "weight") or above is not None):
+    if SUGGESTION not in harm and (action in ("relabel", "weight") or above is not None):
         raise ConfigError(
             f"--action {action} goes by the probability of a wrong label, and this run was not calibrated. Audit again "
             "without --no-calibrate and with 500 rows or more, or use --action drop."
@@ -233,22 +234,8 @@ def _actions(action: str, above: float | None, harm: pd.DataFrame) -> np.ndarray
     if action == "drop":
         acted[flagged & (True if above is None else harm["wrong"].to_numpy() >= above)] = "drop"
     if action == "relabel":
-        acted[flagged & (suggestion_probability(harm) >= (CONFIDENT if above is None else above))] = "relabel"
+        acted[flagged & (harm[SUGGESTION].to_numpy() >= (CONFIDENT if above is None else above))] = "relabel"
     return acted
-
-
-def suggestion_probability(harm: pd.DataFrame) -> np.ndarray:
-    """Probability that the suggested label of each row is the right one, 0 where none is suggested.
-
-    That the given label is wrong, times the part of the suggested one among the other labels, as the model has it
-    where it prefers that label to the given one; else 0, as the model's word is then not known.
-    """
-    suggested, predicted = harm["suggested_label"], harm["predicted_label"]
-    others = 1 - np.exp(-harm["loss"].to_numpy(np.float64))
-    part = np.clip(harm["predicted_probability"].to_numpy() / np.maximum(others, 1e-9), 0, 1)
-    known = suggested.notna() & (suggested == predicted)
-    found: np.ndarray = np.where(known, harm["wrong"].to_numpy() * part, 0.0)
-    return found
 
 
 def _reasons(harm: pd.DataFrame, acted: np.ndarray, action: str) -> dict[str, list[Any]]:

@@ -62,7 +62,7 @@ def harm_table(
     settings: AuditSettings,
     *,
     planted: Planted | None = None,
-    calibrated: tuple[np.ndarray, int] | None = None,
+    calibrated: tuple[np.ndarray, int, np.ndarray] | None = None,
     reporter: Reporter | None = None,
 ) -> pd.DataFrame:
     """One row per training sample, in the order of the samples.
@@ -70,8 +70,8 @@ def harm_table(
     Columns: row, text, text_pair (where there is one), label, predicted_label, predicted_probability,
     suggested_label (most probable other label of a flagged row), loss, harm (higher = worse), rank
     (1 = most harmful), flagged, harm_<group> for each layer group, and baseline_<name> for each baseline; with planted
-    noise also planted and original_label. ``calibrated`` is the harm of each row and how many are flagged, where the
-    settings do not say so.
+    noise also planted and original_label. ``calibrated`` is the harm of each row, how many are flagged, and the class
+    index of the label to suggest for each, where calibration says so.
 
     Raises:
         ConfigError: when the settings' layers select no module.
@@ -82,7 +82,7 @@ def harm_table(
     groups[""] = deciding_modules(keys, covered, settings.layers)
     harm = group_harm(influence, groups, settings, reporter=reporter)
     own = harm.pop("")
-    chosen = own if calibrated is None else calibrated[0]
+    chosen, suggested = (own, None) if calibrated is None else (calibrated[0], calibrated[2])
     ranks = harm_ranks(chosen, seed=settings.seed)
     cut = DEFAULT_CUT if settings.cut is None else settings.cut
     flagged = flag(ranks, cut) if calibrated is None else ranks <= calibrated[1]
@@ -90,7 +90,7 @@ def harm_table(
         "row": train.rows,
         "text": train.texts,
         **({"text_pair": train.text_pairs} if train.text_pairs else {}),
-        **_labels(influence["sample_probability"].values, train, flagged),
+        **_labels(influence["sample_probability"].values, train, flagged, suggested),
         "loss": influence["sample_loss"].values,
         "harm": chosen,
         "rank": ranks,
@@ -111,14 +111,18 @@ def _baselines(influence: xr.Dataset) -> dict[str, np.ndarray]:
     return {f"baseline_{name}": influence["baseline_harm"].sel(baseline=name).values for name in names}
 
 
-def _labels(probabilities: np.ndarray, train: Samples, flagged: np.ndarray) -> dict[str, object]:
+def _labels(
+    probabilities: np.ndarray, train: Samples, flagged: np.ndarray, suggested: np.ndarray | None
+) -> dict[str, object]:
     names = np.array(train.classes, dtype=object)
     predicted = probabilities.argmax(1)
-    others = probabilities.copy()
-    others[np.arange(len(train)), train.labels] = -1
+    if suggested is None:
+        others = probabilities.copy()
+        others[np.arange(len(train)), train.labels] = -1
+        suggested = others.argmax(1)
     return {
         "label": train.label_names,
         "predicted_label": names[predicted],
         "predicted_probability": probabilities.max(1),
-        "suggested_label": np.where(flagged, names[others.argmax(1)], None),
+        "suggested_label": np.where(flagged, names[suggested], None),
     }

@@ -11,6 +11,7 @@ import pandas as pd
 from undertow.calibrate.choices import FEW
 from undertow.errors import RunFolderError
 from undertow.metrics.noise import NoiseDetection
+from undertow.pipeline.choices import PROBE
 from undertow.pipeline.detections import detection_curves
 from undertow.pipeline.results import ASKED, CalibrationResult, Results
 from undertow.pipeline.settings import AuditSettings, option_flag
@@ -65,6 +66,11 @@ def _calibration(found: CalibrationResult) -> CalibrationView:
         f"harm: AUROC {found.canary_shift:.2f} against the rest, where 0.5 is none; they are moved back to "
         "its quantiles."
     ]
+    parts = [f"{'the probe' if name == PROBE else 'the average'} {part:.0%}" for name, part in found.weights.items()]
+    remarks.append(
+        f"Of what is weighed, {' and '.join(parts)}. How many labels are wrong was asked of {found.reader}, whose "
+        f"separation of the classes of trusted rows is {found.separation:.2f} (0 is none, 1 is without doubt)."
+    )
     if found.way == ASKED:
         remarks.append("The harm is the one that you asked for; the choices are shown beside it.")
     return CalibrationView(
@@ -81,7 +87,7 @@ def told_way(name: str) -> str:
     known = {
         "average": f"average of the best {FEW} choices",
         "single": "the best choice",
-        "learned": "learned from all choices",
+        "learned": f"average of the best {FEW} choices and the probe, weighed",
     }
     return known.get(name, f"fixed: {name}")
 

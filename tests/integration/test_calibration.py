@@ -49,6 +49,10 @@ def test_every_row_of_the_user_has_a_harm_and_a_probability(made):
     assert (table["wrong_low"] <= table["wrong"] + 1e-9).all()
     ordered = table.sort_values("rank")
     assert (np.diff(ordered["wrong"]) <= 1e-9).all()
+    assert table["probe"].between(0, 1).all()
+    assert table["suggested_probability"].notna().equals(table["flagged"])
+    flagged = table[table["flagged"]]
+    assert (flagged["suggested_probability"] <= flagged["wrong"] + 1e-9).all()
     canaries = table[table["canary_label"].notna()]
     assert len(canaries) == CANARIES
     assert (canaries["canary_label"] != canaries["label"]).all()
@@ -83,6 +87,10 @@ def test_choices_and_cuts_are_kept(made):
     assert choices["auroc"].is_monotonic_decreasing
     assert {"loss", "aum", "knn"} <= set(choices.loc[choices["kind"] == "baseline", "estimator"])
     assert result["way"] in ("average", "single", "learned")
+    assert choices["kind"].eq("probe").sum() == 1
+    assert set(result["weights"]) == {"average", "probe"}
+    assert sum(result["weights"].values()) == pytest.approx(1)
+    assert result["reader"] in ("the fine-tuned model", "probes of the model before fine-tuning")
     assert {e["name"] for e in result["entries"]} >= {"average", "single", "learned", "loss", "cosine, all, vote 30%"}
     assert len(cuts) == ROWS + 1
     chosen = cuts.iloc[result["suggested"]]
@@ -100,6 +108,7 @@ def test_the_stage_is_measured_and_said(made):
     page = (made.folder / "report.html").read_text()
     assert '<section id="calibration"' in page
     assert "fixed: cosine, all, vote 30%" in page
+    assert "How many labels are wrong was asked of" in page
 
 
 def test_the_summary_says_whose_score_the_audits_is(made, files, tmp_path):

@@ -33,6 +33,8 @@ from undertow.progress import Reporter, Silent
 PROBE = 10.0
 # Seconds that the trial of all choices takes for each influence of the tensor, on two cores.
 _TRIAL = 1.5e-7
+# Part of the time of a forward and backward pass that the forward pass takes.
+_FORWARD = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Plan:
         training_seconds: estimated fine-tuning, 0 where none is needed; with --retrain, of all models.
         gradient_seconds: estimated gradients of samples and queries.
         product_seconds: estimated products of all estimators.
-        calibration_seconds: estimated trial of all choices on the canaries.
+        calibration_seconds: estimated trial of all choices on the canaries, and probes.
         notes: what a user should know.
     """
 
@@ -168,14 +170,20 @@ def _plan(model: nn.Module, candidate: Candidate, inputs: Inputs, probe: float, 
         training_seconds=_training(candidate, inputs) / per_sample,
         gradient_seconds=(1 + checkpoints) * float(tokens.sum()) / rate,
         product_seconds=_product_seconds(layouts, samples, queries, settings),
-        calibration_seconds=_TRIAL
-        * len(settings.estimators)
-        * len(modules)
-        * len(queries)
-        * len(samples)
-        * bool(canaries),
+        calibration_seconds=_calibration(len(modules), samples, queries, len(inputs.selection), rate, settings)
+        if canaries
+        else 0.0,
         notes=(*([why] if why else []), *_notes(settings, gradients)),
     )
+
+
+def _calibration(
+    modules: int, samples: Encoded, queries: Encoded, selection: int, rate: float, settings: AuditSettings
+) -> float:
+    """Seconds of the trial of all choices, and of the forward pass before fine-tuning that probes look at."""
+    trial = _TRIAL * len(settings.estimators) * modules * len(queries) * len(samples)
+    tokens = samples.lengths.sum() + queries.lengths.sum() + selection * queries.lengths.mean()
+    return float(trial + _FORWARD * tokens / rate)
 
 
 def _probe(

@@ -104,6 +104,16 @@ def test_canaries_bend_a_curve_that_is_too_flat():
     assert flat.slope < 1.2
 
 
+def test_doubts_of_what_learned_from_no_row_are_taken_at_their_word():
+    random = np.random.default_rng(0)
+    ours = standing(values := random.random(500), values)
+    doubted = np.clip(ours**3 + 0.05 * random.normal(size=500), 0.01, 0.99)
+    plain = odds_curve(ours, doubted, None, float(doubted.mean()), 2)
+    assert plain.slope == 1
+    wrong = with_mean(odds := plain.at(ours), odds, float(doubted.mean()))
+    assert wrong == pytest.approx(ours**3, abs=0.12)
+
+
 def test_canaries_tilt_a_curve_where_the_model_doubts_all_rows_alike():
     made = scores.made(4000, 200, 0.4, 1.2, seed=0)
     ours, theirs = standing(made.rest, made.rest), standing(made.canaries, made.rest)

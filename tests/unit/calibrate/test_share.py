@@ -21,6 +21,25 @@ def test_the_share_is_found_whatever_the_model_remembers(share: float, memory: f
     assert np.mean(found) == pytest.approx(share, abs=0.03)
 
 
+def held_out(told: Told) -> Told:
+    """Of a model that did not learn from these rows."""
+    return Told(told.probabilities, told.labels, held_out=True)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.4])
+def test_nothing_is_taken_off_what_was_not_learned(share: float):
+    found = []
+    for seed in range(4):
+        made = modelled(share, seed=seed, memory=0.0)
+        told = estimate_share(held_out(made.rest), held_out(made.canaries), held_out(made.trusted), times=50, seed=seed)
+        assert told.memory == 0
+        assert told.low <= told.value <= told.high
+        found.append(told.value)
+    assert np.mean(found) == pytest.approx(share, abs=0.03)
+    again = estimate_share(made.rest, made.canaries, made.trusted, times=2)
+    assert again.memory > 0
+
+
 @pytest.mark.parametrize(("classes", "timid"), [(4, 1.0), (2, 2.0)])
 def test_more_classes_and_a_timid_model(classes: int, timid: float):
     made = modelled(0.2, seed=1, rows=3000, canaries=200, classes=classes, timid=timid)

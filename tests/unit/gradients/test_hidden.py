@@ -8,7 +8,7 @@ from torch import nn
 
 from undertow.data.tokenize import Encoded
 from undertow.errors import ConfigError, ModelError, TrainingError
-from undertow.gradients.hidden import hidden_states
+from undertow.gradients.hidden import QUARTERS, hidden_states
 
 FAMILIES = sorted(QUERY_VALUE)
 # Families that take their attention's softmax in float32 whatever the model is in.
@@ -66,6 +66,17 @@ def test_layers_and_pooling_that_are_asked_for():
     assert hidden_states(model, rows, pad_id=PAD, layers=[1], pooling=["last"]).mean is None
 
 
+@pytest.mark.parametrize(
+    ("layers", "quarters"), [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (4, (1, 2, 3, 4)), (6, (2, 3, 5, 6))]
+)
+def test_layers_at_the_ends_of_quarters(layers: int, quarters: tuple[int, ...]):
+    model, rows = tiny_classifier("bert", layers=layers), random_rows(LENGTHS)
+    whole = hidden_states(model, rows, pad_id=PAD)
+    some = hidden_states(model, rows, pad_id=PAD, layers=QUARTERS)
+    assert some.layers == quarters
+    np.testing.assert_array_equal(some.mean, whole.mean[list(quarters)])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_narrow_models_give_float32(dtype: torch.dtype):
     model, rows = tiny_classifier("bert"), random_rows(LENGTHS)
@@ -105,6 +116,7 @@ def test_progress_counts_samples():
         ({"layers": [0, 3]}, r"no hidden states of layer 3\. It has layers 0 .the embeddings. to 2"),
         ({"layers": [-4]}, "of layer -4"),
         ({"layers": []}, "No layer is named"),
+        ({"layers": "halves"}, "'halves'.*'quarters'"),
         ({"pooling": ["first"]}, r"is 'first'\. Known are: last, mean"),
         ({"pooling": []}, "is nothing"),
     ],

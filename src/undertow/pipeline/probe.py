@@ -51,7 +51,7 @@ def probe_step(
     labels = np.concatenate([part.labels for part in parts])
     n, classes = len(planned.taught), len(planned.taught.classes)
     model = start.base().to(device_of(settings))
-    with (reporter or Silent()).track("hidden states before fine-tuning", len(labels)) as advance:
+    with (reporter or Silent()).track("states before fine-tuning", len(labels)) as advance:
         states = np.concatenate([_states(model, start.tokenizer, part, settings, advance) for part in parts], axis=1)
     rows = np.concatenate([np.arange(n), planned.canaries.positions])
     probes = []

@@ -87,7 +87,7 @@ def told_way(name: str) -> str:
     known = {
         "average": f"average of the best {FEW} choices",
         "single": "the best choice",
-        "learned": f"average of the best {FEW} choices and the probe, weighed",
+        "learned": f"the best {FEW} choices and the probe",
     }
     return known.get(name, f"fixed: {name}")
 

@@ -63,3 +63,10 @@ def probe_probabilities(
     raised = np.exp(SCALE * (scores - scores.max(axis=1, keepdims=True)))
     result: np.ndarray = raised / raised.sum(axis=1, keepdims=True)
     return result
+
+
+def balanced(labels: Int[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    """Weights of mean 1 with which the rows of each label that occurs weigh the same together."""
+    present, own, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    result: np.ndarray = (len(labels) / (len(present) * counts))[own]
+    return result

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from undertow.baselines.probe import probe_probabilities
+from undertow.baselines.probe import balanced, probe_probabilities
 from undertow.calibrate.pool import pooled
 from undertow.calibrate.told import Told, read_by
 from undertow.data import Samples, encode
@@ -44,8 +44,9 @@ def probe_step(
     """What probes say of each row, that learned from all other rows as the model was trained on them, and trusted ones.
 
     A probe looks at the mean hidden states at the end of a quarter of the model before fine-tuning, and counts trusted
-    rows once or ten times (`undertow.baselines.probe`). What all of them say is pooled by the trusted rows
-    (`undertow.calibrate.pool`).
+    rows once or ten times (`undertow.baselines.probe`). Within either kind of rows every label counts the same: else,
+    where flips of one class left one label rare among the rows to be audited, whatever tells these from trusted rows
+    would pass for it. What all of them say is pooled by the trusted rows (`undertow.calibrate.pool`).
     """
     parts = (planned.taught, inputs.queries, inputs.selection)
     labels = np.concatenate([part.labels for part in parts])
@@ -58,7 +59,7 @@ def probe_step(
     with (reporter or Silent()).track("probes", len(states) * len(TRUSTED_WEIGHTS)) as advance:
         for layer in states:
             for weight in TRUSTED_WEIGHTS:
-                weights = np.where(np.arange(len(labels)) < n, 1.0, weight)
+                weights = np.concatenate([balanced(labels[:n]), weight * balanced(labels[n:])])
                 probes.append(probe_probabilities(layer, labels, weights, classes))
                 advance(1)
     audited = [Told(found[rows], planned.audited.labels, held_out=True) for found in probes]

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from undertow.baselines import probe
-from undertow.baselines.probe import PENALTIES, probe_probabilities
+from undertow.baselines.probe import PENALTIES, balanced, probe_probabilities
 from undertow.errors import DataError
 
 
@@ -98,3 +100,26 @@ def test_what_cannot_be_used_is_refused():
 
 def test_penalties_rise():
     assert (np.diff(PENALTIES) > 0).all()
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=50))
+def test_balanced_labels_weigh_the_same(labels: list[int]):
+    given_labels = np.array(labels)
+    weights = balanced(given_labels)
+    assert weights.mean() == pytest.approx(1)
+    totals = [weights[given_labels == c].sum() for c in set(labels)]
+    assert totals == pytest.approx([totals[0]] * len(totals))
+
+
+def test_what_tells_two_kinds_of_rows_apart_does_not_pass_for_a_label():
+    """Rows of one kind mostly carry one label; a state that only tells the kinds apart must not speak for it."""
+    random = np.random.default_rng(0)
+    kind = np.repeat([0, 1], 500)
+    labels = np.where(kind == 0, random.random(1000) < 0.85, random.random(1000) < 0.5).astype(int)
+    x = np.stack([kind + 0.1 * random.normal(size=1000), random.normal(size=1000)], axis=1).astype(np.float32)
+    leans = []
+    for weights in (np.ones(1000), np.concatenate([balanced(labels[:500]), balanced(labels[500:])])):
+        p = probe_probabilities(x, labels, weights, 2)[:, 1]
+        leans.append(abs(p[kind == 0].mean() - p[kind == 1].mean()))
+    assert leans[1] < 0.02 < 0.1 < leans[0]

@@ -16,7 +16,8 @@ from undertow.calibrate.told import Told
 from undertow.data import Samples
 from undertow.errors import ConfigError
 from undertow.influence.store import module_keys, open_influence, user_rows
-from undertow.pipeline.calibration import Calibrated, calibrate, calibration_columns
+from undertow.pipeline.calibrated import Calibrated, calibration_columns
+from undertow.pipeline.calibration import calibrate
 from undertow.pipeline.canaries import Planned, extend_margins, plan_canaries, taught
 from undertow.pipeline.gradients import Places
 from undertow.pipeline.harm import harm_table

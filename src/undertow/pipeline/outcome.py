@@ -14,7 +14,7 @@ from undertow.data import write_jsonl
 from undertow.errors import RunFolderError
 from undertow.influence.store import open_influence, user_rows
 from undertow.metrics.noise import NoiseDetection
-from undertow.pipeline.calibration import Calibrated
+from undertow.pipeline.calibrated import Calibrated
 from undertow.pipeline.detections import detection_curves, detections, group_detections
 from undertow.pipeline.inputs import Inputs
 from undertow.pipeline.model import Candidate

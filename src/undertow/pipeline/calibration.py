@@ -61,7 +61,7 @@ def calibrate(
     ranked = standings(tried.harms, rest, labels)
     costs = np.array([choice.cost for choice in tried.choices])
     apart = np.array([choice.kind == PROBE for choice in tried.choices])
-    fixed = {name: standing(tried.harms[i], tried.harms[i][rest]) for name, i in _fixed(tried, settings).items()}
+    fixed = {name: ranked[i] for name, i in _fixed(tried, settings).items()}
     found = contest(ranked, rest, canaries, twins, costs, apart=apart, fixed=fixed, seed=settings.seed)
     way, everyone, held_out = found.winner, found.harm, found.held_out
     if _chosen_by_user(settings):

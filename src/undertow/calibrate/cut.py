@@ -11,7 +11,7 @@ from undertow.calibrate.share import Share
 # Below this, the lower end of the share is no evidence that anything is wrong.
 CLEAN = 0.005
 # From here on, the upper end of a share that may be 0 says that it is not known.
-MUCH = 0.03
+MUCH = 0.05
 # And the share is not known where its interval is wider than this.
 WIDE = 0.5
 # Scores separate where even the lower end of the AUROC of canaries is above a half by this part of what can be.

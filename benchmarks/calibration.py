@@ -7,7 +7,7 @@ flagged on clean data; and accuracy after dropping or relabelling the flagged ro
 of hundreds of choices is best by luck too; so it is also chosen by one half of the planted rows and compared by the
 other. Every case leaves one JSON file under --runs and is not computed again.
 
-    python benchmarks/calibration.py --data GLUE_FOLDER --small     # about 80 minutes on two cores
+    python benchmarks/calibration.py --data GLUE_FOLDER --small     # about two hours on two cores
     python benchmarks/calibration.py --data GLUE_FOLDER             # all tasks, kinds, levels and three seeds
 """
 

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from undertow.calibrate.goal import Goal
 from undertow.calibrate.share import Share
 
-# Below this, the lower end of the share is no evidence that anything is wrong.
-CLEAN = 0.005
+# Below this, the lower end of the share is no evidence that anything is wrong: trusted texts that differ a little from
+# those of the training rows can make as much.
+CLEAN = 0.01
 # From here on, the upper end of a share that may be 0 says that it is not known.
 MUCH = 0.05
 # And the share is not known where its interval is wider than this.

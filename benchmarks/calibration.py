@@ -30,7 +30,7 @@ from undertow.data import Samples, plant_noise, split_validation, stratified_sub
 from undertow.influence.store import open_influence
 from undertow.metrics.noise import noise_detection
 from undertow.pipeline.audit import audit
-from undertow.pipeline.choices import LOSS, try_choices
+from undertow.pipeline.choices import LOSS, PROBE, try_choices, with_probe
 from undertow.pipeline.model import describe_model, load_candidate
 from undertow.pipeline.outcome import Audit
 from undertow.pipeline.settings import AuditSettings
@@ -169,21 +169,19 @@ def measures(result: Audit, bad: np.ndarray) -> dict[str, Any]:
         "entries": {e.name: e.auroc for e in told.entries},
     }
     if bad.any():
-        tried = try_choices(result.influence, AuditSettings(estimators=("cosine", "datainf", "tracin")))
-        probe = -np.log(harm["probe"].to_numpy())
-        harms = np.vstack([tried.harms, probe])
-        ndrs = [noise_detection(h, bad).ndr(0.3) for h in harms]
-        called = [*(choice.name for choice in tried.choices), "probe"]
+        others = try_choices(result.influence, AuditSettings(estimators=("cosine", "datainf", "tracin")))
+        tried = with_probe(others, harm["probe"].to_numpy())
+        ndrs = [noise_detection(h, bad).ndr(0.3) for h in tried.harms]
         vote = tried.find(estimator="datainf", layers="all", aggregate="vote", k=0.3, only="all")
         rank = tried.find(estimator="cosine", layers="all", aggregate="rank", only="all")
         names = {"vote": vote, "rank": rank, "loss": tried.find(estimator=LOSS)}
         names["confident learning"] = tried.find(estimator="confident-learning")
         best = int(np.argmax(ndrs))
-        found["half regret"] = half_regret(harms, harm["harm"].to_numpy(), bad)
+        found["half regret"] = half_regret(tried.harms, harm["harm"].to_numpy(), bad)
         found["ndr"] = {
             "calibrated": noise_detection(harm["harm"].to_numpy(), bad).ndr(0.3),
             "best": ndrs[best],
-            "best name": called[best],
+            "best name": tried.choices[best].name,
             "best without": max(ndrs[:-1]),
             "probe": ndrs[-1],
             **{name: ndrs[i] for name, i in names.items() if i is not None},
@@ -202,12 +200,10 @@ def ways(everything: xr.Dataset, probe: np.ndarray, bad: np.ndarray, settings: A
     place = {int(row): i for i, row in enumerate(rows[:n])}
     twins = np.array([place[-1 - int(row)] for row in rows[n:]])
     rest = np.setdiff1d(np.arange(n), twins)
-    tried = try_choices(everything, settings)
-    doubt = -np.log(np.concatenate([probe, 1 - probe[twins]]))
-    ranked = standings(np.vstack([tried.harms, doubt]), rest, everything["sample_label"].values)
-    costs = [*(choice.cost for choice in tried.choices), 0.5]
-    ranking = rank_choices(ranked[:, canaries], costs, seed=settings.seed)
-    apart = np.arange(len(ranked)) == len(ranked) - 1
+    tried = with_probe(try_choices(everything, settings), np.concatenate([probe, 1 - probe[twins]]))
+    ranked = standings(tried.harms, rest, everything["sample_label"].values)
+    ranking = rank_choices(ranked[:, canaries], [choice.cost for choice in tried.choices], seed=settings.seed)
+    apart = np.array([choice.kind == PROBE for choice in tried.choices])
     harms = {
         "average": average(ranked, ranking.order),
         "single": ranked[ranking.chosen],

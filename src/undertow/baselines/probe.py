@@ -37,6 +37,8 @@ def probe_probabilities(
     Raises:
         DataError: when there are fewer than two rows, or states that are no numbers.
     """
+    from scipy.special import softmax
+
     if len(states) < 2:
         raise DataError(f"A probe learns from other rows, and {len(states)} came. It needs two or more.")
     if not np.isfinite(states).all():
@@ -60,8 +62,7 @@ def probe_probabilities(
         error = float(weights @ ((held_out - targets) ** 2).sum(axis=1))
         if error < best:
             best, scores = error, held_out
-    raised = np.exp(SCALE * (scores - scores.max(axis=1, keepdims=True)))
-    result: np.ndarray = raised / raised.sum(axis=1, keepdims=True)
+    result: np.ndarray = softmax(SCALE * scores, axis=1)
     return result
 
 

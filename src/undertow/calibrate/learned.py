@@ -61,26 +61,25 @@ def learned_harm(
     fold[rest] = held_out_folds(len(rest), FOLDS, seed=seed)
     fold[canaries] = fold[twins] = held_out_folds(len(canaries), FOLDS, seed=seed + 1)
 
-    def sources(chosen_by: np.ndarray, some: np.ndarray) -> np.ndarray:
-        """Of some samples, where the few that are averaged were chosen by some canaries."""
+    def sources(chosen_by: np.ndarray) -> np.ndarray:
+        """Of every sample, where the few that are averaged were chosen by some canaries."""
         if not len(together):
-            return alone[:, some]
+            return alone
         mean = average(together, best_first(together[:, chosen_by]), few)
-        return np.concatenate([_normal(standing(mean[some], mean[rest]))[None], alone[:, some]])
+        return np.concatenate([_normal(standing(mean, mean[rest]))[None], alone])
 
-    harm, weights = np.empty(standings.shape[1]), np.zeros((1 if len(together) else 0) + len(alone))
+    harm, weights = np.empty(standings.shape[1]), []
     for f in range(FOLDS):
         known = canaries[fold[canaries] != f]
         # Canaries that chose an average look better by it than others: each is looked at by what the others chose.
         inner = [(known[fold[known] != g], known[fold[known] == g]) for g in range(FOLDS) if g != f]
-        seen = np.concatenate([sources(others, mine) for others, mine in inner], axis=1)
-        found = _weights(sources(known, rest[fold[rest] != f]), seen)
-        mine = np.flatnonzero(fold == f)
-        score, everyone = found @ sources(known, mine), found @ sources(known, rest)
+        seen = np.concatenate([sources(others)[:, mine] for others, mine in inner], axis=1)
+        everything = sources(known)
+        weights.append(_weights(everything[:, rest[fold[rest] != f]], seen))
+        mine, score = np.flatnonzero(fold == f), weights[-1] @ everything
         # Each fold has its own weights: standings among the rest make them one scale.
-        harm[mine] = standing(score, everyone)
-        weights += found / FOLDS
-    return Learned(harm, weights)
+        harm[mine] = standing(score[mine], score[rest])
+    return Learned(harm, np.mean(weights, axis=0))
 
 
 def _weights(

@@ -1,11 +1,12 @@
 """Several models that say how probable each class is, pooled to one by what trusted rows say of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from undertow.calibrate.told import SURE, Told, read_by
+from undertow.calibrate.told import Told, forgotten, read_by
 
 # Deviation of the part of each in the pool, before trusted rows are asked: parts of like models are held alike.
 PART = 0.3
@@ -51,22 +52,18 @@ def pooled(rows: Sequence[Told], trusted: Sequence[Told]) -> tuple[Told, Told]:
         rows: what each model says of the same rows.
         trusted: what it says of the same trusted rows, with labels to be trusted.
     """
+    from scipy.special import log_softmax, softmax
+
     readings = [read_by(told) for told in trusted]
 
     def logs(told: Sequence[Told]) -> np.ndarray:
-        found = []
-        for one, reading in zip(told, readings, strict=True):
-            scores = reading.power * np.log(np.maximum(one.probabilities.astype(np.float64), SURE)) + reading.bias
-            found.append(scores - np.logaddexp.reduce(scores, axis=1)[:, None])
-        return np.stack(found)
+        read = [forgotten(one, reading, 0.0) for one, reading in zip(told, readings, strict=True)]
+        return np.stack([log_softmax(scores, axis=1) for scores in read])
 
     known = logs(trusted)
     parts, bias = pool_parts(known, trusted[0].labels)
 
     def merged(told: Told, of_each: np.ndarray) -> Told:
-        scores = np.tensordot(parts, of_each, 1) + bias
-        return Told(
-            np.exp(scores - np.logaddexp.reduce(scores, axis=1)[:, None]), told.labels, told.taught, told.held_out
-        )
+        return replace(told, probabilities=softmax(np.tensordot(parts, of_each, 1) + bias, axis=1))
 
     return merged(rows[0], logs(rows)), merged(trusted[0], known)

@@ -144,8 +144,7 @@ def _stages(run: RunFolder, candidate: Candidate, inputs: Inputs, show: Reporter
     everything = _influence(run, candidate, trained, inputs, planned, show, ranks, keep=keep)
     calibrated = None if planned is None else _calibrated(run, candidate, trained, inputs, everything, planned, show)
     influence = user_rows(everything)
-    decided = None if calibrated is None else (calibrated.harm, calibrated.flagged, calibrated.suggested)
-    harm = harm_table(influence, inputs.train, settings, planted=inputs.planted, calibrated=decided, reporter=show)
+    harm = harm_table(influence, inputs.train, settings, planted=inputs.planted, calibrated=calibrated, reporter=show)
     if calibrated is not None:
         flagged, estimator = harm["flagged"].to_numpy(), settings.estimators[0]
         beside = calibration_columns(calibrated, influence, inputs.train, flagged, estimator)

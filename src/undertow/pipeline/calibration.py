@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from undertow.aggregation.cut import harm_ranks
 from undertow.aggregation.stability import Bootstrap
@@ -20,7 +20,7 @@ from undertow.influence.store import deciding_modules, module_keys, user_rows
 from undertow.pipeline.calibrated import Calibrated
 from undertow.pipeline.canaries import Planned
 from undertow.pipeline.choices import LOSS, PROBE, Tried, try_choices, with_probe
-from undertow.pipeline.harm import group_harm
+from undertow.pipeline.harm import group_harm, likeliest_other
 from undertow.pipeline.probe import Opinion, clearest
 from undertow.pipeline.results import ASKED, CalibrationResult, ChoiceResult, EntryResult
 from undertow.pipeline.scorer import Scorer, Scoring, memory_bytes
@@ -56,8 +56,9 @@ def calibrate(
     c, n = len(planned.canaries), len(planned.taught)
     twins, canaries = planned.canaries.positions, n + np.arange(c)
     rest = np.setdiff1d(np.arange(n), twins)
-    tried = with_probe(try_choices(influence, settings, reporter), probe)
     labels = influence["sample_label"].values
+    by_probe = probe.rows.probabilities[np.arange(n + c), labels]
+    tried = with_probe(try_choices(influence, settings, reporter), by_probe)
     ranked = standings(tried.harms, rest, labels)
     costs = np.array([choice.cost for choice in tried.choices])
     apart = np.array([choice.kind == PROBE for choice in tried.choices])
@@ -93,7 +94,7 @@ def calibrate(
     flagged = advice.rows if settings.cut is None else round(settings.cut * n)
     canary = np.full(n, -1)
     canary[twins] = planned.canaries.labels
-    suggested, part = _suggestions(told.probabilities[:n], labels[:n])
+    suggested, part = likeliest_other(told.probabilities[:n], labels[:n])
     return Calibrated(
         harm,
         flagged,
@@ -104,20 +105,11 @@ def calibrate(
         canary,
         suggested,
         wrong * part,
-        probe.rows.probabilities[np.arange(n), labels[:n]],
+        by_probe[:n],
         _result(tried, found, way, reader, share, advice, float(standing(everyone[twins], everyone[rest]).mean()), c),
         _choice_table(tried, found),
         _cut_table(cuts, n),
     )
-
-
-def _suggestions(
-    probabilities: Float[np.ndarray, "n class"], labels: Int[np.ndarray, " n"]
-) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """The likeliest other label of each row, and its part of the probability of all others."""
-    others = probabilities.astype(np.float64)
-    others[np.arange(len(labels)), labels] = 0
-    return others.argmax(axis=1), others.max(axis=1) / np.maximum(others.sum(axis=1), 1e-12)
 
 
 def _fixed(tried: Tried, settings: AuditSettings) -> dict[str, int]:

@@ -11,7 +11,6 @@ from undertow.aggregation.names import AGGREGATION_NAMES, AGGREGATIONS
 from undertow.baselines.simple import loss_harm
 from undertow.influence.store import module_keys, standard_groups
 from undertow.pipeline.harm import group_harm
-from undertow.pipeline.probe import Opinion
 from undertow.pipeline.scorer import Scorer, Scoring, memory_bytes
 from undertow.pipeline.settings import AuditSettings
 from undertow.progress import Reporter
@@ -106,11 +105,9 @@ def try_choices(influence: xr.Dataset, settings: AuditSettings, reporter: Report
     return Tried((*choices, *others), stacked, scorings)
 
 
-def with_probe(tried: Tried, probe: Opinion) -> Tried:
-    """What was tried, and behind it a probe: harm is the loss of a row's label by it."""
-    told = probe.rows
-    own = told.probabilities[np.arange(len(told)), told.labels]
-    harm = -np.log(np.maximum(own.astype(np.float64), _LEAST))
+def with_probe(tried: Tried, probe: Float[np.ndarray, " sample"]) -> Tried:
+    """What was tried, and behind it a probe, from the probability of each label by it: harm is its loss."""
+    harm = -np.log(np.maximum(probe, _LEAST))
     return Tried((*tried.choices, Choice(PROBE, PROBE, cost=0.5)), np.vstack([tried.harms, harm]), tried.scorings)
 
 

@@ -214,7 +214,8 @@ def _check(path: Path, action: str, above: float | None, harm: pd.DataFrame) -> 
         raise ConfigError(f"--action {action} is not known. Known are: {', '.join(ACTIONS)}.")
     if above is not None and not 0 < above < 1:
         raise ConfigError(f"--above {above:g} is outside its range. It is a probability between 0 and 1.")
-    if SUGGESTION not in harm and (action in ("relabel", "weight") or above is not None):
+    needed = SUGGESTION if action == "relabel" else "wrong"
+    if needed not in harm and (action in ("relabel", "weight") or above is not None):
         raise ConfigError(
             f"--action {action} goes by the probability of a wrong label, and this run was not calibrated. Audit again "
             "without --no-calibrate and with 500 rows or more, or use --action drop."

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Float, Int
 
 from undertow.aggregation.cut import flag, harm_ranks
 from undertow.aggregation.jobs import combine
@@ -13,6 +14,7 @@ from undertow.aggregation.rows import direction
 from undertow.data import Planted, Samples
 from undertow.influence.store import check_covered, covered_groups, deciding_modules, module_keys
 from undertow.models.groups import available_groups
+from undertow.pipeline.calibrated import Calibrated
 from undertow.pipeline.scorer import Scorer, Scoring, memory_bytes, stored_queries
 from undertow.pipeline.settings import DEFAULT_CUT, AuditSettings
 from undertow.progress import Reporter
@@ -62,7 +64,7 @@ def harm_table(
     settings: AuditSettings,
     *,
     planted: Planted | None = None,
-    calibrated: tuple[np.ndarray, int, np.ndarray] | None = None,
+    calibrated: Calibrated | None = None,
     reporter: Reporter | None = None,
 ) -> pd.DataFrame:
     """One row per training sample, in the order of the samples.
@@ -70,8 +72,8 @@ def harm_table(
     Columns: row, text, text_pair (where there is one), label, predicted_label, predicted_probability,
     suggested_label (most probable other label of a flagged row), loss, harm (higher = worse), rank
     (1 = most harmful), flagged, harm_<group> for each layer group, and baseline_<name> for each baseline; with planted
-    noise also planted and original_label. ``calibrated`` is the harm of each row, how many are flagged, and the class
-    index of the label to suggest for each, where calibration says so.
+    noise also planted and original_label. ``calibrated`` says the harm of each row, how many are flagged, and the label
+    to suggest for each, where the audit was calibrated.
 
     Raises:
         ConfigError: when the settings' layers select no module.
@@ -82,15 +84,19 @@ def harm_table(
     groups[""] = deciding_modules(keys, covered, settings.layers)
     harm = group_harm(influence, groups, settings, reporter=reporter)
     own = harm.pop("")
-    chosen, suggested = (own, None) if calibrated is None else (calibrated[0], calibrated[2])
+    probabilities = influence["sample_probability"].values
+    if calibrated is None:
+        chosen, suggested = own, likeliest_other(probabilities, train.labels)[0]
+    else:
+        chosen, suggested = calibrated.harm, calibrated.suggested
     ranks = harm_ranks(chosen, seed=settings.seed)
     cut = DEFAULT_CUT if settings.cut is None else settings.cut
-    flagged = flag(ranks, cut) if calibrated is None else ranks <= calibrated[1]
+    flagged = flag(ranks, cut) if calibrated is None else ranks <= calibrated.flagged
     table = {
         "row": train.rows,
         "text": train.texts,
         **({"text_pair": train.text_pairs} if train.text_pairs else {}),
-        **_labels(influence["sample_probability"].values, train, flagged, suggested),
+        **_labels(probabilities, train, flagged, suggested),
         "loss": influence["sample_loss"].values,
         "harm": chosen,
         "rank": ranks,
@@ -111,15 +117,21 @@ def _baselines(influence: xr.Dataset) -> dict[str, np.ndarray]:
     return {f"baseline_{name}": influence["baseline_harm"].sel(baseline=name).values for name in names}
 
 
-def _labels(
-    probabilities: np.ndarray, train: Samples, flagged: np.ndarray, suggested: np.ndarray | None
-) -> dict[str, object]:
+def likeliest_other(
+    probabilities: Float[np.ndarray, "n class"], labels: Int[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """The most probable label of each row other than its own, and its part of the probability of all others."""
+    rows = np.arange(len(labels))
+    others = probabilities.astype(np.float64)
+    others[rows, labels] = -1  # below a probability of 0: never the label itself
+    found = others.argmax(axis=1)
+    others[rows, labels] = 0
+    return found, others[rows, found] / np.maximum(others.sum(axis=1), 1e-12)
+
+
+def _labels(probabilities: np.ndarray, train: Samples, flagged: np.ndarray, suggested: np.ndarray) -> dict[str, object]:
     names = np.array(train.classes, dtype=object)
     predicted = probabilities.argmax(1)
-    if suggested is None:
-        others = probabilities.copy()
-        others[np.arange(len(train)), train.labels] = -1
-        suggested = others.argmax(1)
     return {
         "label": train.label_names,
         "predicted_label": names[predicted],

@@ -55,12 +55,13 @@ def probe_step(
     with (reporter or Silent()).track("states before fine-tuning", len(labels)) as advance:
         states = np.concatenate([_states(model, start.tokenizer, part, settings, advance) for part in parts], axis=1)
     rows = np.concatenate([np.arange(n), planned.canaries.positions])
+    ours, theirs = balanced(labels[:n]), balanced(labels[n:])
+    weights = [np.concatenate([ours, weight * theirs]) for weight in TRUSTED_WEIGHTS]
     probes = []
-    with (reporter or Silent()).track("probes", len(states) * len(TRUSTED_WEIGHTS)) as advance:
+    with (reporter or Silent()).track("probes", len(states) * len(weights)) as advance:
         for layer in states:
-            for weight in TRUSTED_WEIGHTS:
-                weights = np.concatenate([balanced(labels[:n]), weight * balanced(labels[n:])])
-                probes.append(probe_probabilities(layer, labels, weights, classes))
+            for counted in weights:
+                probes.append(probe_probabilities(layer, labels, counted, classes))
                 advance(1)
     audited = [Told(found[rows], planned.audited.labels, held_out=True) for found in probes]
     trusted = [Told(found[n:], labels[n:], held_out=True) for found in probes]

@@ -154,6 +154,7 @@ def measures(result: Audit, bad: np.ndarray) -> dict[str, Any]:
         "memory": told.memory,
         "reader": told.reader,
         "separation": told.separation,
+        "power": told.power,
         "weights": told.weights,
         "way": told.way,
         "shift": told.canary_shift,

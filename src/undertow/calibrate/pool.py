@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Int
 
+from undertow.calibrate.choices import held_out_folds
 from undertow.calibrate.told import Told, forgotten, read_by
 
+FOLDS = 5
 # Deviation of the part of each in the pool, before trusted rows are asked: parts of like models are held alike.
 PART = 0.3
 
@@ -42,16 +44,28 @@ def pool_parts(
     return found[:models], found[models:]
 
 
-def pooled(rows: Sequence[Told], trusted: Sequence[Told]) -> tuple[Told, Told]:
+def pooled(rows: Sequence[Told], trusted: Sequence[Told], *, seed: int = 0) -> tuple[Told, Told]:
     """What a pool of models says of rows and of trusted rows: a product of powers of what each says.
 
     A log-linear pool (Genest and Zidek 1986): each model is read first (`undertow.calibrate.told.read_by`), so that it
-    is as sure as it is right, and its power in the pool is what trusted rows ask for.
+    is as sure as it is right, and its power in the pool is what trusted rows ask for. Of a trusted row it says what a
+    pool says that was made without this row: else it would seem surer of rows than it may be.
 
     Args:
         rows: what each model says of the same rows.
-        trusted: what it says of the same trusted rows, with labels to be trusted.
+        trusted: what it says of the same trusted rows, two or more, with labels to be trusted.
+        seed: draws the folds of the trusted rows.
     """
+    fold = held_out_folds(len(trusted[0]), FOLDS, seed=seed)
+    known = np.empty_like(trusted[0].probabilities)
+    for f in np.unique(fold):
+        mine, others = np.flatnonzero(fold == f), np.flatnonzero(fold != f)
+        known[mine] = _pool([t.take(mine) for t in trusted], [t.take(others) for t in trusted])
+    return replace(rows[0], probabilities=_pool(rows, trusted)), replace(trusted[0], probabilities=known)
+
+
+def _pool(rows: Sequence[Told], trusted: Sequence[Told]) -> Float[np.ndarray, "row class"]:
+    """Probabilities that the pool of models gives some rows."""
     from scipy.special import log_softmax, softmax
 
     readings = [read_by(told) for told in trusted]
@@ -60,10 +74,6 @@ def pooled(rows: Sequence[Told], trusted: Sequence[Told]) -> tuple[Told, Told]:
         read = [forgotten(one, reading, 0.0) for one, reading in zip(told, readings, strict=True)]
         return np.stack([log_softmax(scores, axis=1) for scores in read])
 
-    known = logs(trusted)
-    parts, bias = pool_parts(known, trusted[0].labels)
-
-    def merged(told: Told, of_each: np.ndarray) -> Told:
-        return replace(told, probabilities=softmax(np.tensordot(parts, of_each, 1) + bias, axis=1))
-
-    return merged(rows[0], logs(rows)), merged(trusted[0], known)
+    parts, bias = pool_parts(logs(trusted), trusted[0].labels)
+    result: np.ndarray = softmax(np.tensordot(parts, logs(rows), 1) + bias, axis=1)
+    return result

@@ -72,32 +72,44 @@ def read_by(trusted: Told, near: Reading | None = None) -> Reading:
         trusted: rows that the model was not trained on, with labels to be trusted.
         near: where to begin.
     """
-    from scipy.optimize import minimize
-
+    labelled = np.eye(trusted.probabilities.shape[1])[trusted.labels]
     logs = np.log(np.maximum(trusted.probabilities.astype(np.float64), SURE))
-    rows, classes = np.arange(len(trusted)), logs.shape[1]
-    labelled = np.zeros_like(logs)
-    labelled[rows, trusted.labels] = 1
+    power, bias = likeliest_reading(logs, labelled, near)
+    counts = labelled.sum(axis=0)
+    scores = power * logs + bias
+    p = np.exp(scores - np.logaddexp.reduce(scores, axis=1)[:, None])
+    inside = (labelled * p).sum(axis=0) / np.maximum(counts, 1)
+    outside = ((1 - labelled) * p).sum(axis=0) / np.maximum(len(trusted) - counts, 1)
+    separation = float((inside - outside)[counts > 0].mean())
+    return Reading(power, bias, (counts + 1) / (counts + 1).sum(), separation)
+
+
+def likeliest_reading(
+    logs: Float[np.ndarray, "row class"], targets: Float[np.ndarray, "row class"], near: Reading | None = None
+) -> tuple[float, Float[np.ndarray, " class"]]:
+    """The power and the bias of each class that make targets most likely.
+
+    Args:
+        logs: logarithms of probabilities, up to a constant in each row.
+        targets: how probable each class is, of sum 1 in each row; 0 and 1 where labels are known.
+        near: where to begin.
+    """
+    from scipy.optimize import minimize
 
     def cost(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         power, bias = np.exp(parameters[0]), parameters[1:]
         scores = power * logs + bias
         scores -= scores.max(axis=1, keepdims=True)
         total = np.log(np.exp(scores).sum(axis=1))
-        off = np.exp(scores - total[:, None]) - labelled
-        value = float(total.sum() - scores[rows, trusted.labels].sum() + 0.5 * ((bias / LEANING) ** 2).sum())
+        off = np.exp(scores - total[:, None]) - targets
+        value = float(total.sum() - (targets * scores).sum() + 0.5 * ((bias / LEANING) ** 2).sum())
         return value, np.array([power * (off * logs).sum(), *(off.sum(axis=0) + bias / LEANING**2)])
 
+    classes = logs.shape[1]
     bounds = [(np.log(0.2), np.log(20.0)), *[(None, None)] * classes]
     start = np.zeros(1 + classes) if near is None else np.array([np.log(near.power), *near.bias])
     best: np.ndarray = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds).x
-    counts = labelled.sum(axis=0)
-    scores = np.exp(best[0]) * logs + best[1:]
-    p = np.exp(scores - np.logaddexp.reduce(scores, axis=1)[:, None])
-    inside = (labelled * p).sum(axis=0) / np.maximum(counts, 1)
-    outside = ((1 - labelled) * p).sum(axis=0) / np.maximum(rows.size - counts, 1)
-    separation = float((inside - outside)[counts > 0].mean())
-    return Reading(float(np.exp(best[0])), best[1:], (counts + 1) / (counts + 1).sum(), separation)
+    return float(np.exp(best[0])), best[1:]
 
 
 def unlearned_class(trusted: Told) -> int | None:

@@ -224,6 +224,7 @@ def _result(
         memory=share.memory,
         reader=reader.name,
         separation=share.reading.separation,
+        power=reader.power,
         weights=dict(zip((AVERAGE, PROBE), found.weights.tolist(), strict=True)),
         suggested=advice.rows,
         precision=precision,

@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from undertow.baselines.probe import balanced, probe_probabilities
+from undertow.calibrate.agreement import agreed_power, at_power
 from undertow.calibrate.pool import pooled
 from undertow.calibrate.told import Told, read_by
 from undertow.data import Samples, encode
@@ -31,11 +32,13 @@ class Opinion:
         name: of the model, as a reader is told of it.
         rows: of the audited rows, and behind them of the canaries.
         trusted: of trusted rows.
+        power: that what it says of the rows was taken to; below 1 where they are not like the trusted ones.
     """
 
     name: str
     rows: Told
     trusted: Told
+    power: float = 1.0
 
 
 def probe_step(
@@ -46,7 +49,8 @@ def probe_step(
     A probe looks at the mean hidden states at the end of a quarter of the model before fine-tuning, and counts trusted
     rows once or ten times (`undertow.baselines.probe`). Within either kind of rows every label counts the same: else,
     where flips of one class left one label rare among the rows to be audited, whatever tells these from trusted rows
-    would pass for it. What all of them say is pooled by the trusted rows (`undertow.calibrate.pool`).
+    would pass for it. What all of them say is pooled by the trusted rows (`undertow.calibrate.pool`), and taken to be
+    less sure of the audited rows where the layers agree less on them (`undertow.calibrate.agreement`).
     """
     parts = (planned.taught, inputs.queries, inputs.selection)
     labels = np.concatenate([part.labels for part in parts])
@@ -55,8 +59,7 @@ def probe_step(
     with (reporter or Silent()).track("states before fine-tuning", len(labels)) as advance:
         states = np.concatenate([_states(model, start.tokenizer, part, settings, advance) for part in parts], axis=1)
     rows = np.concatenate([np.arange(n), planned.canaries.positions])
-    ours, theirs = balanced(labels[:n]), balanced(labels[n:])
-    weights = [np.concatenate([ours, weight * theirs]) for weight in TRUSTED_WEIGHTS]
+    weights = [np.concatenate([balanced(labels[:n]), weight * balanced(labels[n:])]) for weight in TRUSTED_WEIGHTS]
     probes = []
     with (reporter or Silent()).track("probes", len(states) * len(weights)) as advance:
         for layer in states:
@@ -65,7 +68,10 @@ def probe_step(
                 advance(1)
     audited = [Told(found[rows], planned.audited.labels, held_out=True) for found in probes]
     trusted = [Told(found[n:], labels[n:], held_out=True) for found in probes]
-    return Opinion(PROBED, *pooled(audited, trusted))
+    last = slice(len(weights) - 1, None, len(weights))  # one of each layer
+    power = agreed_power([told.take(np.arange(n)) for told in audited[last]], trusted[last])
+    said, known = pooled(audited, trusted, seed=settings.seed)
+    return Opinion(PROBED, at_power(said, power, read_by(known).priors), known, power)
 
 
 def clearest(opinions: Sequence[Opinion]) -> Opinion:

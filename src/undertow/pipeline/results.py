@@ -66,7 +66,8 @@ class CalibrationResult(_Frozen):
     is expected of them, ``refused`` why none is. ``canary_shift`` is the AUROC of the canaries under the user's label
     against the rest: 0.5 where being trained on another label did not move their harm, which is corrected. ``reader``
     says what was asked how many labels are wrong, ``separation`` how well it tells the classes of trusted rows apart,
-    ``weights`` what the learned way is made of.
+    ``power`` that its log-odds of the training rows were taken to: below 1 where probes agree less on them than on
+    trusted rows. ``weights`` say what the learned way is made of.
     """
 
     canaries: int
@@ -81,6 +82,7 @@ class CalibrationResult(_Frozen):
     memory: float
     reader: str
     separation: float
+    power: float
     weights: dict[str, float]
     suggested: int
     precision: float

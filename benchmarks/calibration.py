@@ -124,7 +124,6 @@ def run_case(case: Case, data: Path, runs: Path) -> dict[str, Any]:
         finetune="always",
         max_length=64 if case.task == "sst2" else 128,
         cancellation="none",
-        best_f1=True,
     )
     model = str({"minilm": bundled_minilm, "smollm2": bundled_smollm2}[case.model]())
     folder = runs / case.name
@@ -147,6 +146,7 @@ def measures(result: Audit, bad: np.ndarray) -> dict[str, Any]:
     assert told is not None
     stages = {name: s["seconds"] for name, s in result.manifest["stages"].items()}
     flagged, wrong = harm["flagged"].to_numpy(bool), harm["wrong"].to_numpy()
+    removed = harm["removed"].to_numpy(bool)
     order = np.argsort(harm["rank"].to_numpy())
     found: dict[str, Any] = {
         "true share": float(bad.mean()),
@@ -162,6 +162,9 @@ def measures(result: Audit, bad: np.ndarray) -> dict[str, Any]:
         "refused": told.refused,
         "promised": told.precision if flagged.any() else None,
         "achieved": float(bad[flagged].mean()) if flagged.any() else None,
+        "removed": float(removed.mean()),
+        "removed promised": told.removed_precision if removed.any() else None,
+        "removed achieved": float(bad[removed].mean()) if removed.any() else None,
         "recall": [told.recall, float(bad[flagged].sum() / max(bad.sum(), 1))],
         "cuts": [[c, *(float(v[order[: round(c * len(bad))]].mean()) for v in (wrong, bad))] for c in CUTS],
         "reliability": reliability(wrong, bad),
@@ -248,19 +251,16 @@ def accuracies(
 ) -> dict[str, float]:
     """Test accuracy after training on noisy, dropped, relabelled and oracle rows, from the same start.
 
-    "Likely" ones are those that are more likely wrong than right; the others are what is flagged.
+    Dropped and relabelled is what the audit removes; "all flagged" drops whatever is flagged.
     """
-    harm = result.harm
-    flagged, likely = harm["flagged"].to_numpy(bool), harm["wrong"].to_numpy() > 0.5
-    probabilities = result.influence["sample_probability"].values[: len(noisy)].copy()
-    probabilities[np.arange(len(noisy)), noisy.labels] = -1
-    other = probabilities.argmax(axis=1)
+    flagged, removed = (result.harm[name].to_numpy(bool) for name in ("flagged", "removed"))
+    place = {name: i for i, name in enumerate(noisy.classes)}
+    other = result.harm["suggested_label"].map(place).fillna(0).to_numpy(dtype=np.int64)
     arms = {
         "noisy": noisy,
-        "dropped": noisy.select(np.flatnonzero(~flagged)),
-        "relabelled": noisy.with_labels(np.where(flagged, other, noisy.labels)),
-        "likely dropped": noisy.select(np.flatnonzero(~likely)),
-        "likely relabelled": noisy.with_labels(np.where(likely, other, noisy.labels)),
+        "dropped": noisy.select(np.flatnonzero(~removed)),
+        "relabelled": noisy.with_labels(np.where(removed, other, noisy.labels)),
+        "all flagged dropped": noisy.select(np.flatnonzero(~flagged)),
         "oracle": noisy.select(np.flatnonzero(~bad)),
     }
     start = load_candidate(describe_model(model, settings, Silent()), None, noisy.classes, settings).start
@@ -355,6 +355,9 @@ def tables(found: list[dict[str, Any]]) -> str:
         "flagged",
         "promised",
         "achieved",
+        "removed",
+        "promised",
+        "achieved",
         "calibrated",
         "best",
         "probe",
@@ -368,12 +371,14 @@ def tables(found: list[dict[str, Any]]) -> str:
         ndr = f.get("ndr", {})
         numbers = [f"{ndr[n]:.3f}" if n in ndr else "" for n in ("calibrated", "best", "probe", "vote", "loss")]
         numbers.append(f"{ndr['confident learning']:.3f}" if "confident learning" in ndr else "")
-        flagged, *precisions = suggested(f)
-        precision = [f"{p:.2f}" if flagged else "" for p in precisions]
+        cut = [
+            *cut_at(f, "flagged", "promised", "achieved"),
+            *cut_at(f, "removed", "removed promised", "removed achieved"),
+        ]
         share = f"{value:.1%} ({low:.1%}–{high:.1%})"
         name = f"{f['model']}, {f['task']}, {f['kind'] if f['level'] else 'clean'}, seed {f['seed']}"
         name += ", like" if f["like"] else ""
-        rows.append((name, share, f"{f['true share']:.1%}", f"{flagged:.1%}", *precision, *numbers))
+        rows.append((name, share, f"{f['true share']:.1%}", *cut, *numbers))
     bins = [b for f in found for b in f["reliability"]]
     curve = []
     for low in np.arange(10) / 10:
@@ -386,18 +391,10 @@ def tables(found: list[dict[str, Any]]) -> str:
     return f"{table(head, rows)}\nAll cases together:\n\n{reliable}\n{summary(found)}"
 
 
-def suggested(found: dict[str, Any]) -> tuple[float, float, float]:
-    """Share of the rows that the suggested cut flags, and their promised and achieved precision.
-
-    It flags the rows that are more likely wrong than right, unless nothing is to be flagged; the audit itself asked for
-    the best F1.
-    """
-    likely = np.array([b for b in found["reliability"] if b[1] > 0.5])
-    if found["refused"] or not len(likely):
-        return 0.0, 0.0, 0.0
-    count = likely[:, 0].sum()
-    promised, achieved = (float((likely[:, i] * likely[:, 0]).sum() / count) for i in (1, 2))
-    return float(count / sum(b[0] for b in found["reliability"])), promised, achieved
+def cut_at(found: dict[str, Any], *names: str) -> list[str]:
+    """Share of the rows, promised and achieved precision, as a table has them."""
+    share, *precisions = (found[name] for name in names)
+    return [f"{share:.1%}", *("" if p is None else f"{p:.2f}" for p in precisions)]
 
 
 def summary(found: list[dict[str, Any]]) -> str:
@@ -429,14 +426,19 @@ def summary(found: list[dict[str, Any]]) -> str:
     lines.append(
         f"Share: mean error {np.mean(errors):.3f}, worst {max(errors):.3f}; in the interval {np.mean(held):.0%}."
     )
-    gaps = [abs(p - t) for rows, p, t in map(suggested, found) if rows]
-    at_f1 = [abs(f["promised"] - f["achieved"]) for f in found if f["promised"] is not None]
     at_cuts = [abs(p - t) for f in found for _, p, t in f["cuts"]]
-    if gaps:
-        lines.append(f"Precision at the suggested cut: mean error {np.mean(gaps):.3f}, worst {max(gaps):.3f}.")
-        lines.append(f"Precision at the best F1: mean error {np.mean(at_f1):.3f}, worst {max(at_f1):.3f}.")
+    for name, start in (("flagged", ""), ("removed", "removed ")):
+        held = [(f[f"{start}promised"], f[f"{start}achieved"], round(f[name] * f["rows"])) for f in found if f[name]]
+        gaps = [abs(p - t) for p, t, _ in held]
+        # What a promise that is kept on average would be off by, since so few rows are flagged.
+        chance = [np.sqrt(2 / np.pi * p * (1 - p) / rows) for p, _, rows in held]
+        if held:
+            lines.append(
+                f"Precision of the {name} rows: mean error {np.mean(gaps):.3f}, worst {max(gaps):.3f}; chance alone "
+                f"would make the mean {np.mean(chance):.3f}, were every promise right."
+            )
     lines.append(f"Precision at fixed cuts: mean error {np.mean(at_cuts):.3f}, worst {max(at_cuts):.3f}.")
-    clean = [suggested(f)[0] for f in found if not f["level"]]
+    clean = [f["flagged"] for f in found if not f["level"]]
     lines.append(f"Flagged of clean data: at most {max(clean):.1%}." if clean else "")
     for f in (f for f in found if "accuracy" in f):
         told = ", ".join(f"{name} {value:.3f}" for name, value in f["accuracy"].items())

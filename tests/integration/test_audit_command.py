@@ -18,7 +18,7 @@ from .conftest import QUICK, run
 
 COLUMNS = [
     *("row", "text", "label", "predicted_label", "predicted_probability", "suggested_label"),
-    *("loss", "harm", "rank", "flagged"),
+    *("loss", "harm", "rank", "flagged", "removed"),
 ]
 GROUPS = ["harm_embedding", "harm_att1", "harm_att3", "harm_head", "harm_all"]
 
@@ -70,6 +70,7 @@ def test_harm_table(full, plain):
     assert sorted(table["rank"]) == list(range(1, 61))
     assert table["flagged"].sum() == 18
     assert (table["flagged"] == (table["rank"] <= 18)).all()
+    assert table["removed"].equals(table["flagged"])
     assert table.sort_values("rank")["harm"].is_monotonic_decreasing
     assert table["suggested_label"].notna().equals(table["flagged"])
     flagged = table[table["flagged"]]

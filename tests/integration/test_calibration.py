@@ -64,8 +64,11 @@ def test_noise_that_is_no_canary_is_found(made):
     bad = table["planted"].to_numpy(bool)
     assert result["share_low"] <= bad.mean() <= result["share_high"]
     assert result["share"] == pytest.approx(0.2, abs=0.05)
-    flagged = table["flagged"].to_numpy(bool)
+    flagged, removed = (table[name].to_numpy(bool) for name in ("flagged", "removed"))
     assert flagged.sum() == result["suggested"] > 0
+    assert removed.sum() == result["removed"] > 0
+    assert np.array_equal(removed, flagged & (table["wrong"] > 0.5))
+    assert table["wrong"][removed].mean() == pytest.approx(result["removed_precision"])
     assert bad[flagged].mean() > 0.7
     assert table["stability"].between(0, 1).all()
     assert table["stability"][flagged].mean() > table["stability"][~flagged].mean() + 0.3
@@ -138,14 +141,15 @@ def test_the_same_command_finds_it_finished(made):
 
 def test_goals_and_cuts(files, tmp_path):
     goal = run(tmp_path / "goal", *files, "--plant", 0.2, "--target-recall", 0.99)
-    best = run(tmp_path / "best", *files, "--plant", 0.2, "--best-f1")
+    best = run(tmp_path / "best", *files, "--plant", 0.2)
     fixed = run(tmp_path / "fixed", *files, "--plant", 0.2, "--cut", 0.1, "--aggregate", "vote")
     told, other = manifest(goal.folder)["results"], manifest(fixed.folder)["results"]
     assert told["calibration"]["recall"] >= 0.99
     assert pd.read_parquet(goal.folder / "cuts.parquet")["recall"][told["flagged"] - 1] < 0.99
     f1 = pd.read_parquet(best.folder / "cuts.parquet")["f1"]
     assert f1[manifest(best.folder)["results"]["flagged"]] == f1.max()
-    assert other["flagged"] == round(0.1 * ROWS)
+    assert other["flagged"] == other["removed"] == round(0.1 * ROWS)
+    assert told["removed"] == told["flagged"] > manifest(best.folder)["results"]["removed"]
     assert other["calibration"]["way"] == "as asked"
 
 
@@ -190,7 +194,6 @@ def test_without_the_tensor_layers_are_chosen_alone(files, tmp_path, keep):
         (("--canaries", 0.5), "--canaries 0.5"),
         (("--target-precision", 1.2), "--target-precision 1.2"),
         (("--target-precision", 0.5, "--target-recall", 0.5), "contradict"),
-        (("--target-recall", 0.5, "--best-f1"), "contradict"),
     ],
 )
 def test_options_out_of_range_are_refused(refused_early, more, said):

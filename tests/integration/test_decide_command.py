@@ -49,8 +49,11 @@ def test_every_action_in_every_format_can_be_undone(made, data, tmp_path, action
     assert outcome.code == 0, outcome.err
     read = {"csv": pd.read_csv, "tsv": lambda p: pd.read_csv(p, sep="\t"), "parquet": pd.read_parquet}
     table = read[suffix](out) if suffix in read else pd.DataFrame(tiny.read_jsonl(out))
-    flagged = harm["flagged"].to_numpy(bool)
-    assert len(table) == ROWS - (flagged.sum() if action == "drop" else 0)
+    flagged, removed = (harm[name].to_numpy(bool) for name in ("flagged", "removed"))
+    assert len(table) == ROWS - (removed.sum() if action == "drop" else 0)
+    acted = table["undertow_action"].value_counts()
+    if action == "drop":
+        assert acted.get("review", 0) == flagged.sum() - removed.sum()
     if action == "relabel":
         changed = (table["label"] != before["label"]).to_numpy()
         assert 0 < changed.sum() <= flagged.sum()

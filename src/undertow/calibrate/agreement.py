@@ -1,4 +1,4 @@
-"""How sure models may be of rows that are not like the trusted ones: where they agree less, they are right less often."""
+"""How sure models may be of rows unlike the trusted ones: where they agree less, they are right less often."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from undertow.calibrate.told import Told, forgotten, likeliest_reading, read_by
 
-# By how much more the power of a pool falls than that of two of its models held against each other, in logarithms.
+# By how much more the power of a pool falls than that of its models by each other, in logarithms. Layers of one model
+# err alike, so that they agree better than they are right: measured, not derived.
 BEYOND = 2.0
 
 
@@ -18,9 +19,10 @@ def agreed_power(rows: Sequence[Told], trusted: Sequence[Told]) -> float:
 
     Trusted labels say how sure a model may be of rows like these. Of others no label can be trusted; but another model
     can be asked instead, of these and of those. Each model is read by what each other one says, as if that were the
-    labels: how much lower the power is by the rows than by the trusted ones, in logarithms, averaged over all pairs,
-    says how much less right the models are (agreement on the line: Baek et al. 2022, Jiang et al. 2022). Labels of the
-    rows play no part. Models that agree better do not become surer: a shift makes models too sure, seldom the other way.
+    labels: how much lower its power is by the rows than by the trusted ones says how much less right the models are
+    (agreement on the line: Baek et al. 2022, Jiang et al. 2022). That is averaged over all pairs in logarithms, each
+    weighed by how well both tell the classes of trusted rows apart. Labels of the rows play no part. Models that agree
+    better do not become surer: a shift makes them too sure, seldom the other way.
 
     Args:
         rows: what each model says of the same rows.
@@ -28,16 +30,17 @@ def agreed_power(rows: Sequence[Told], trusted: Sequence[Told]) -> float:
             things, so that they err apart.
     """
     readings = [read_by(told) for told in trusted]
+    apart = [max(reading.separation, 0.0) for reading in readings]
 
     def logs(told: Sequence[Told]) -> list[np.ndarray]:
         return [_log_softmax(forgotten(one, by, 0.0)) for one, by in zip(told, readings, strict=True)]
 
-    powers = []
-    for said in (logs(rows), logs(trusted)):
-        pairs = permutations(range(len(said)), 2)
-        powers.append([likeliest_reading(said[i], np.exp(said[j]))[0] for i, j in pairs])
-    fallen = np.log(powers[0]) - np.log(powers[1])
-    return float(np.exp(min(0.0, BEYOND * fallen.mean()))) if len(fallen) else 1.0
+    ours, theirs, fallen, weights = logs(rows), logs(trusted), 0.0, 0.0
+    for i, j in permutations(range(len(trusted)), 2):
+        here, there = (likeliest_reading(said[i], np.exp(said[j]), least=_LEAST)[0] for said in (ours, theirs))
+        fallen += apart[i] * apart[j] * float(np.log(here / there))
+        weights += apart[i] * apart[j]
+    return float(np.exp(min(0.0, BEYOND * fallen / weights))) if weights else 1.0
 
 
 def at_power(told: Told, power: float, priors: Float[np.ndarray, " class"]) -> Told:
@@ -58,3 +61,7 @@ def _log_softmax(scores: Float[np.ndarray, "row class"]) -> Float[np.ndarray, "r
 
     found: np.ndarray = log_softmax(scores, axis=1)
     return found
+
+
+# Models that hardly agree have a power near 0 by each other.
+_LEAST = 0.01

@@ -41,21 +41,29 @@ class Cuts:
     f1: Float[np.ndarray, " cut"]
     likely: int
 
+    def promised(self, rows: int) -> tuple[float, float, float]:
+        """Precision at a cut, and its ends."""
+        return float(self.precision[rows]), float(self.precision_low[rows]), float(self.precision_high[rows])
+
 
 @dataclass(frozen=True)
 class Suggestion:
-    """How many rows to flag, and why.
+    """How many rows to flag, how many of these to remove, and why.
 
     Attributes:
-        rows: number of rows; 0 where nothing is to be flagged.
+        rows: number of rows to flag; 0 where nothing is.
         precision: expected of them, with the interval of the share; 0 where none is flagged.
         recall: expected.
+        removed: number of the flagged rows that are worth removing unseen, the most harmful ones.
+        removed_precision: expected of these, with the interval of the share; 0 where there are none.
         refused: why nothing is flagged; empty where something is.
     """
 
     rows: int
     precision: tuple[float, float, float]
     recall: float
+    removed: int
+    removed_precision: tuple[float, float, float]
     refused: str = ""
 
 
@@ -90,54 +98,51 @@ def highest_auroc(share: float, classes: int) -> float:
 def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None, *, unlearned: str = "") -> Suggestion:
     """The cut that serves the goal, or none where there is no evidence to cut by.
 
+    The best F1 flags rows down to a probability of half its value, to be looked through. Taking out right rows with the
+    wrong ones helps no model: of the flagged rows, those that are more likely wrong than right are worth removing
+    unseen. Where another goal is stated, all of them are.
+
     Args:
         cuts: as `expected_cuts` gives them.
         share: of wrong labels.
         auroc_low: lower end of the AUROC of canaries by the harm that orders the rows.
-        goal: by default, all rows that are more likely wrong than right: what is removed is then worth it.
+        goal: by default, the best F1.
         unlearned: a class that the model gets right less often than chance, of trusted rows, if there is one.
     """
     aim = goal or Goal()
     aim.check()
-    nothing = (0.0, 0.0, 0.0)
     highest = highest_auroc(share.value, len(share.reading.priors))
     if auroc_low <= 0.5 + SEPARATE * (highest - 0.5):
         why = f"the scores do not tell canaries from the rest well enough (AUROC at least {auroc_low:.2f})"
-        return Suggestion(0, nothing, 0.0, f"{why}, so no cut can be trusted")
+        return _nothing(f"{why}, so no cut can be trusted")
     if share.low < CLEAN or share.high - share.low > WIDE:
-        return Suggestion(0, nothing, 0.0, _about_nothing(share, unlearned))
+        return _nothing(_about_nothing(share, unlearned))
     best = float(cuts.precision[int(np.argmax(cuts.f1))])
     if best * (1 - share.value) < LIFT * share.value * (1 - best):
-        return Suggestion(0, nothing, 0.0, _no_lift(share, unlearned))
+        return _nothing(_no_lift(share, unlearned))
     if aim.precision is not None:
         held = np.flatnonzero(cuts.precision >= aim.precision)
         rows = int(held[-1]) if len(held) else 0
         if rows == 0:
-            return Suggestion(0, nothing, 0.0, f"no cut reaches a precision of {aim.precision:.0%}")
+            return _nothing(f"no cut reaches a precision of {aim.precision:.0%}")
     elif aim.recall is not None:
         rows = int(np.argmax(cuts.recall >= aim.recall))
-    elif aim.best_f1:
-        rows = int(np.argmax(cuts.f1))
     else:
-        rows = cuts.likely
-        if rows == 0:
-            return Suggestion(0, nothing, 0.0, _none_likely(share))
-    low, value, high = (float(p[rows]) for p in (cuts.precision_low, cuts.precision, cuts.precision_high))
-    return Suggestion(rows, (value, low, high), float(cuts.recall[rows]))
+        rows = int(np.argmax(cuts.f1))
+    removed = min(rows, cuts.likely) if aim == Goal() else rows
+    promised = cuts.promised(removed) if removed else (0.0, 0.0, 0.0)
+    return Suggestion(rows, cuts.promised(rows), float(cuts.recall[rows]), removed, promised)
+
+
+def _nothing(why: str) -> Suggestion:
+    none = (0.0, 0.0, 0.0)
+    return Suggestion(0, none, 0.0, 0, none, why)
 
 
 def _no_lift(share: Share, unlearned: str) -> str:
     """Why nothing is flagged where labels are wrong, but which ones cannot be told."""
     why = _UNLEARNED.format(unlearned) if unlearned else "the model has learned too little from them"
     return f"{share.low:.0%} to {share.high:.0%} of the labels may be wrong, but which ones cannot be told: {why}"
-
-
-def _none_likely(share: Share) -> str:
-    """Why nothing is flagged where labels are wrong, but none of them surely enough."""
-    return (
-        f"{share.low:.0%} to {share.high:.0%} of the labels are wrong, but no row is more likely wrong than right; "
-        "--best-f1 or --target-recall flag rows to look through"
-    )
 
 
 def _about_nothing(share: Share, unlearned: str) -> str:

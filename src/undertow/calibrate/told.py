@@ -85,7 +85,11 @@ def read_by(trusted: Told, near: Reading | None = None) -> Reading:
 
 
 def likeliest_reading(
-    logs: Float[np.ndarray, "row class"], targets: Float[np.ndarray, "row class"], near: Reading | None = None
+    logs: Float[np.ndarray, "row class"],
+    targets: Float[np.ndarray, "row class"],
+    near: Reading | None = None,
+    *,
+    least: float = 0.2,
 ) -> tuple[float, Float[np.ndarray, " class"]]:
     """The power and the bias of each class that make targets most likely.
 
@@ -93,6 +97,7 @@ def likeliest_reading(
         logs: logarithms of probabilities, up to a constant in each row.
         targets: how probable each class is, of sum 1 in each row; 0 and 1 where labels are known.
         near: where to begin.
+        least: lowest power.
     """
     from scipy.optimize import minimize
 
@@ -106,7 +111,7 @@ def likeliest_reading(
         return value, np.array([power * (off * logs).sum(), *(off.sum(axis=0) + bias / LEANING**2)])
 
     classes = logs.shape[1]
-    bounds = [(np.log(0.2), np.log(20.0)), *[(None, None)] * classes]
+    bounds = [(np.log(least), np.log(20.0)), *[(None, None)] * classes]
     start = np.zeros(1 + classes) if near is None else np.array([np.log(near.power), *near.bias])
     best: np.ndarray = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     return float(np.exp(best[0])), best[1:]

@@ -77,7 +77,6 @@ def audit_command(
     canaries: Annotated[float | None, _option("canaries", "SHARE")] = None,
     target_precision: Annotated[float | None, _option("target_precision", "SHARE")] = None,
     target_recall: Annotated[float | None, _option("target_recall", "SHARE")] = None,
-    best_f1: Annotated[bool, _option("best_f1")] = False,
     retrain: Annotated[bool, _option("retrain")] = False,
     learning_rate: Annotated[float | None, _option("learning_rate", "RATE")] = None,
     epochs: Annotated[int | None, _option("epochs", "N")] = None,

@@ -14,15 +14,16 @@ def decide_command(
     action: Annotated[
         str,
         typer.Option(
-            help="drop the flagged rows; relabel them as suggested; weight every row by the probability that its "
-            "label is right; or review, which marks them.",
+            help="drop the rows that the audit removes; relabel the flagged ones as suggested; weight every row by the "
+            "probability that its label is right; or review, which marks the flagged ones.",
             metavar="WHAT",
         ),
     ] = "drop",
     above: Annotated[
         float | None,
         typer.Option(
-            help="Probability from which to act: of a wrong label to drop (0), of the suggested one to relabel (0.8).",
+            help="Probability from which to act on flagged rows: of a wrong label to drop them (what the audit "
+            "removes), of the suggested one to relabel them (0.8).",
             metavar="NUMBER",
         ),
     ] = None,

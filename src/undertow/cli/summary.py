@@ -129,7 +129,7 @@ def _print_files(result: Audit, console: Console) -> None:
         ("report.html", "open it in a browser"),
         ("harm.parquet", "every row with its harm"),
         ("cleaned.jsonl", f"{len(result.cleaned):,} rows to keep, with your labels"),
-        ("removed.jsonl", f"{len(result.removed):,} flagged rows, to look through"),
+        ("removed.jsonl", f"{len(result.removed):,} rows that are left out, to look through"),
         ("influence.zarr", "the influence tensor"),
     ):
         console.print(f"  {folder / name}  {what}", markup=False, highlight=False, soft_wrap=True)

@@ -260,7 +260,7 @@ def _arms(
     if not settings.retrain:
         return ()
     planted = inputs.planted.planted if inputs.planted else None
-    arms = removals(harm["flagged"].to_numpy(), planted, seed=settings.seed)
+    arms = removals(harm["removed"].to_numpy(), planted, seed=settings.seed)
     own = model if candidate.trained_here else None
     return compare_arms(run, candidate.start, inputs, arms, settings, show, audited=own)
 

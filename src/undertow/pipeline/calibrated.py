@@ -19,6 +19,7 @@ class Calibrated:
     Attributes:
         harm: of each row, [n]; higher is worse.
         flagged: how many of the most harmful rows are flagged.
+        removed: how many of these are left out of the cleaned set.
         wrong: probability of each row's label to be wrong.
         low: the same at the lower end of the interval of the share.
         high: at its upper end.
@@ -34,6 +35,7 @@ class Calibrated:
 
     harm: Float[np.ndarray, " n"]
     flagged: int
+    removed: int
     wrong: Float[np.ndarray, " n"]
     low: Float[np.ndarray, " n"]
     high: Float[np.ndarray, " n"]

@@ -91,13 +91,16 @@ def calibrate(
     advice = suggest(
         cuts, share, _separating(held_out, reader, share, settings.seed), settings.goal, unlearned=unlearned
     )
-    flagged = advice.rows if settings.cut is None else round(settings.cut * n)
+    flagged, removed = advice.rows, advice.removed
+    if settings.cut is not None:
+        flagged = removed = round(settings.cut * n)
     canary = np.full(n, -1)
     canary[twins] = planned.canaries.labels
     suggested, part = likeliest_other(told.probabilities[:n], labels[:n])
     return Calibrated(
         harm,
         flagged,
+        removed,
         wrong,
         low,
         high,
@@ -211,6 +214,7 @@ def _result(
         for e in found.entries
     )
     precision, low, high = advice.precision
+    likely, likely_low, likely_high = advice.removed_precision
     return CalibrationResult(
         canaries=canaries,
         way=way,
@@ -231,6 +235,10 @@ def _result(
         precision_low=low,
         precision_high=high,
         recall=advice.recall,
+        removed=advice.removed,
+        removed_precision=likely,
+        removed_precision_low=likely_low,
+        removed_precision_high=likely_high,
         refused=advice.refused,
         canary_shift=shift,
     )

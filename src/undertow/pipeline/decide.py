@@ -47,18 +47,19 @@ def decide(
 ) -> Decided:
     """Carry out a decision on the training data of a run, and write it with its reasons.
 
-    drop leaves the flagged rows out; relabel gives them the suggested label where its probability is ``above`` or more,
-    and leaves the others to review; weight keeps all rows and adds the column ``weight``, the probability that the
-    label is right; review marks the flagged rows. Columns that are added: undertow_action, undertow_rank,
-    undertow_wrong (probability of the label to be wrong) and undertow_suggested. Beside the file goes a manifest with
-    a hash of every row, by which `restore` undoes it.
+    drop leaves out the rows that the audit removes, or the flagged ones of a probability of being wrong of ``above`` or
+    more; relabel gives flagged rows the suggested label where its probability is ``above`` or more; what is flagged
+    beside is left to review. weight keeps all rows and adds the column ``weight``, the probability that the label is
+    right; review marks the flagged rows. Columns that are added: undertow_action, undertow_rank, undertow_wrong
+    (probability of the label to be wrong) and undertow_suggested. Beside the file goes a manifest with a hash of every
+    row, by which `restore` undoes it.
 
     Args:
         run: run folder of a finished audit.
         out: file to write: .csv, .tsv, .jsonl or .parquet.
         action: drop, relabel, weight or review.
-        above: for drop, the probability of being wrong from which flagged rows are dropped (all of them by default);
-            for relabel, that of the suggested label (0.8 by default).
+        above: for drop, the probability of being wrong from which flagged rows are dropped (by default, what the audit
+            removes); for relabel, that of the suggested label (0.8 by default).
         train: the training data where the run had it in memory.
 
     Raises:
@@ -233,7 +234,8 @@ def _actions(action: str, above: float | None, harm: pd.DataFrame) -> np.ndarray
     flagged = harm["flagged"].to_numpy(bool)
     acted = np.where(flagged, "review", "keep").astype(object)
     if action == "drop":
-        acted[flagged & (True if above is None else harm["wrong"].to_numpy() >= above)] = "drop"
+        dropped = harm["removed"].to_numpy(bool) if above is None else harm["wrong"].to_numpy() >= above
+        acted[flagged & dropped] = "drop"
     if action == "relabel":
         acted[flagged & (harm[SUGGESTION].to_numpy() >= (CONFIDENT if above is None else above))] = "relabel"
     return acted

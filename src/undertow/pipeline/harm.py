@@ -71,9 +71,10 @@ def harm_table(
 
     Columns: row, text, text_pair (where there is one), label, predicted_label, predicted_probability,
     suggested_label (most probable other label of a flagged row), loss, harm (higher = worse), rank
-    (1 = most harmful), flagged, harm_<group> for each layer group, and baseline_<name> for each baseline; with planted
-    noise also planted and original_label. ``calibrated`` says the harm of each row, how many are flagged, and the label
-    to suggest for each, where the audit was calibrated.
+    (1 = most harmful), flagged (to be looked through), removed (left out of the cleaned set), harm_<group> for each
+    layer group, and baseline_<name> for each baseline; with planted noise also planted and original_label.
+    ``calibrated`` says the harm of each row, how many are flagged and removed, and the label to suggest for each, where
+    the audit was calibrated; else all flagged rows are removed.
 
     Raises:
         ConfigError: when the settings' layers select no module.
@@ -101,6 +102,7 @@ def harm_table(
         "harm": chosen,
         "rank": ranks,
         "flagged": flagged,
+        "removed": flagged if calibrated is None else ranks <= calibrated.removed,
         **{f"harm_{g}": values for g, values in harm.items()},
         **_baselines(influence),
     }

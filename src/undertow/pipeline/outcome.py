@@ -32,7 +32,7 @@ class Audit:
         harm: the harm table, one row per training sample (see `undertow.pipeline.harm.harm_table`).
         influence: the influence tensor (estimator, module, query, sample); on disk where there is a run folder.
         cleaned: the rows to keep, in the user's columns and with the user's labels.
-        removed: the flagged rows, likewise.
+        removed: the rows that are left out, likewise: the flagged ones, or the surest of them (see `harm`).
         results: accuracies, noise detection, counts and notes.
         manifest: what ``run.json`` holds.
         folder: the run folder, or None.
@@ -79,14 +79,14 @@ def finished_audit(run: RunFolder, inputs: Inputs) -> Audit:
 def audit_of(
     run: RunFolder, inputs: Inputs, harm: pd.DataFrame, influence: xr.Dataset, results: Results, *, folder: Path | None
 ) -> Audit:
-    """What an audit returns, its rows parted by what is flagged."""
-    flagged = harm["flagged"].to_numpy()
+    """What an audit returns, its rows parted by what is removed."""
+    removed = harm["removed"].to_numpy()
     table = inputs.train.table
     return Audit(
         harm=harm,
         influence=influence,
-        cleaned=table.select(np.flatnonzero(~flagged)),
-        removed=table.select(np.flatnonzero(flagged)),
+        cleaned=table.select(np.flatnonzero(~removed)),
+        removed=table.select(np.flatnonzero(removed)),
         results=results,
         manifest=run.manifest,
         folder=folder,
@@ -116,6 +116,7 @@ def results_of(
         parameters=int(influence["size"].sum()),
         query_accuracy=float(influence["query_correct"].mean()),
         flagged=int(harm["flagged"].sum()),
+        removed=int(harm["removed"].sum()),
         evaluated_on=inputs.evaluated_on if arms else "",
         detected=inputs.detected,
         cut=_cut(settings, calibrated, len(harm)),

@@ -71,6 +71,12 @@ def _calibration(found: CalibrationResult) -> CalibrationView:
         f"Of what is weighed, {' and '.join(parts)}. How many labels are wrong was asked of {found.reader}, whose "
         f"separation of the classes of trusted rows is {found.separation:.2f} (0 is none, 1 is without doubt)."
     )
+    if found.power < 1:
+        remarks.append(
+            "Probes of different layers agree less on the training rows than on the trusted ones: the two are not "
+            "quite alike. So what probes say of training rows is taken to be less sure (power "
+            f"{found.power:.2f}; 1 is as sure)."
+        )
     if found.way == ASKED:
         remarks.append("The harm is the one that you asked for; the choices are shown beside it.")
     return CalibrationView(

@@ -63,11 +63,12 @@ class CalibrationResult(_Frozen):
     ``way`` is the harm that is used: a learned one, the average of the best few choices, the single best, or as asked.
     ``best`` are the best choices, ``single`` the simplest that cannot be told from the best, ``entries`` the ways.
     ``share`` is the share of wrong labels; ``suggested`` the number of rows to flag, ``precision`` and ``recall`` what
-    is expected of them, ``refused`` why none is. ``canary_shift`` is the AUROC of the canaries under the user's label
-    against the rest: 0.5 where being trained on another label did not move their harm, which is corrected. ``reader``
-    says what was asked how many labels are wrong, ``separation`` how well it tells the classes of trusted rows apart,
-    ``power`` that its log-odds of the training rows were taken to: below 1 where probes agree less on them than on
-    trusted rows. ``weights`` say what the learned way is made of.
+    is expected of them, ``removed`` how many of these are worth removing unseen and ``removed_precision`` what is
+    expected of those, ``refused`` why none is flagged. ``canary_shift`` is the AUROC of the canaries under the user's
+    label against the rest: 0.5 where being trained on another label did not move their harm, which is corrected.
+    ``reader`` says what was asked how many labels are wrong, ``separation`` how well it tells the classes of trusted
+    rows apart, ``power`` that its log-odds of the training rows were taken to: below 1 where probes agree less on them
+    than on trusted rows. ``weights`` say what the learned way is made of.
     """
 
     canaries: int
@@ -89,6 +90,10 @@ class CalibrationResult(_Frozen):
     precision_low: float
     precision_high: float
     recall: float
+    removed: int
+    removed_precision: float
+    removed_precision_low: float
+    removed_precision_high: float
     refused: str
     canary_shift: float
 
@@ -99,10 +104,15 @@ class CalibrationResult(_Frozen):
         if self.refused:
             return f"Nothing is suggested to be flagged: {self.refused}."
         promise = f"{self.precision:.0%} of them ({self.precision_low:.0%} to {self.precision_high:.0%})"
-        return (
+        told = (
             f"About {self.share:.0%} of the labels look wrong ({span}, 95%). The suggested cut is {self.suggested:,} "
-            f"rows: {promise} are expected to be wrong, and to be {self.recall:.0%} of all that are."
+            f"rows to look through: {promise} are expected to be wrong, and to be {self.recall:.0%} of all that are."
         )
+        if self.removed in (0, self.suggested):
+            return told if self.removed else f"{told} None of them is more likely wrong than right."
+        ends = f"{self.removed_precision_low:.0%} to {self.removed_precision_high:.0%}"
+        likely = f"The first {self.removed:,} are more likely wrong than right"
+        return f"{told} {likely}: {self.removed_precision:.0%} of these ({ends}) are expected to be wrong."
 
 
 class Results(_Frozen):
@@ -118,6 +128,7 @@ class Results(_Frozen):
     parameters: int
     query_accuracy: float
     flagged: int
+    removed: int
     cut: float = 0.3
     calibration: CalibrationResult | None = None
     evaluated_on: str
@@ -136,6 +147,8 @@ class Results(_Frozen):
     def verdict(self) -> str:
         """What came out, in a sentence or two that claim no more than was measured."""
         said = [f"{self.flagged:,} of {self.training_rows:,} rows are flagged as most harmful."]
+        if self.removed < self.flagged:
+            said = [f"{said[0][:-1]}, and {self.removed:,} of them are left out of the cleaned set."]
         if self.calibration is not None:
             said.append(self.calibration.sentence)
         audit = next((d for d in self.detections if d.name == "audit"), None)
@@ -146,16 +159,17 @@ class Results(_Frozen):
             )
         cleaned, given = self.arm("cleaned"), self.arm("as given")
         if cleaned and given:
-            said.append(_compared(given, cleaned, self.arm("oracle")))
+            said.append(_compared(given, cleaned, self.arm("oracle"), self.removed))
         return " ".join(said)
 
 
-def _compared(given: ArmResult, cleaned: ArmResult, oracle: ArmResult | None) -> str:
+def _compared(given: ArmResult, cleaned: ArmResult, oracle: ArmResult | None, removed: int) -> str:
+    what = f"Removing {'this row' if removed == 1 else f'these {removed:,} rows'}"
     change = f"accuracy {given.accuracy:.1%} → {cleaned.accuracy:.1%}"
     interval = f"{100 * cleaned.difference_low:+.1f} to {100 * cleaned.difference_high:+.1f} points"
     bound = f" (oracle {oracle.accuracy:.1%})" if oracle else ""
     if cleaned.difference_low > 0:
-        return f"Removing them helped: {change}{bound}, a change of {interval} (95%)."
+        return f"{what} helped: {change}{bound}, a change of {interval} (95%)."
     if cleaned.difference_high < 0:
-        return f"Removing them hurt: {change}{bound}, a change of {interval} (95%). Keep the rows."
-    return f"Removing them made no difference that these rows can show: {change}{bound}, {interval} (95%)."
+        return f"{what} hurt: {change}{bound}, a change of {interval} (95%). Keep the rows."
+    return f"{what} made no difference that these rows can show: {change}{bound}, {interval} (95%)."

@@ -20,17 +20,17 @@ AS_GIVEN = "as given"
 
 
 def removals(
-    flagged: Bool[np.ndarray, " n"], planted: Bool[np.ndarray, " n"] | None, *, seed: int
+    removed: Bool[np.ndarray, " n"], planted: Bool[np.ndarray, " n"] | None, *, seed: int
 ) -> dict[str, Bool[np.ndarray, " n"]]:
-    """Which rows each arm leaves out: none; the flagged, if any; with planted noise just those, and random ones."""
-    arms = {AS_GIVEN: np.zeros_like(flagged)}
-    if flagged.any():
-        arms["cleaned"] = flagged
+    """Which rows each arm leaves out: none; the removed, if any; with planted noise just those, and random ones."""
+    arms = {AS_GIVEN: np.zeros_like(removed)}
+    if removed.any():
+        arms["cleaned"] = removed
     if planted is not None:
         arms["oracle"] = planted
-    if planted is not None and flagged.any():
-        random = np.zeros_like(flagged)
-        random[np.random.default_rng(seed).choice(len(flagged), int(flagged.sum()), replace=False)] = True
+    if planted is not None and removed.any():
+        random = np.zeros_like(removed)
+        random[np.random.default_rng(seed).choice(len(removed), int(removed.sum()), replace=False)] = True
         arms["random removal"] = random
     return arms
 

@@ -78,17 +78,13 @@ class AuditSettings(FinetuneConfig):
     )
     canaries: float = Field(0.04, description="share of the rows that become canaries, at least 50 of them")
     target_precision: float | None = Field(
-        None,
-        description="share of the flagged rows that is to be wrong; unless given, each is more likely wrong than right",
+        None, description="share of the flagged rows that is to be wrong; unless given, the cut has the best F1"
     )
     target_recall: float | None = Field(None, description="share of the wrong labels that is to be flagged")
-    best_f1: bool = Field(
-        False, description="flag as many rows as give the best F1 of precision and recall: more rows, to look through"
-    )
     plant: float | None = Field(
         None, gt=0, lt=1, description="share of the labels to flip first, to measure how many are found"
     )
-    retrain: bool = Field(False, description="fine-tune again without the flagged rows and compare")
+    retrain: bool = Field(False, description="fine-tune again without the removed rows and compare")
     device: str = Field("auto", description="torch device; auto: CUDA where there is one")
     memory: float | None = Field(
         None,
@@ -152,7 +148,7 @@ class AuditSettings(FinetuneConfig):
     @property
     def goal(self) -> Goal:
         """What the suggested cut is to serve."""
-        return Goal(self.target_precision, self.target_recall, self.best_f1)
+        return Goal(self.target_precision, self.target_recall)
 
     @property
     def counted(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 LABEL_COLUMNS = ("label", "predicted_label", "suggested_label")
 NUMBER_COLUMNS = ("row", "predicted_probability", "loss", "harm", "rank")
-HARM_COLUMNS = ("text", "flagged", *LABEL_COLUMNS, *NUMBER_COLUMNS)
+HARM_COLUMNS = ("text", "flagged", "removed", *LABEL_COLUMNS, *NUMBER_COLUMNS)
 """The columns of every harm table; ``text_pair``, ``planted`` and ``original_label`` may be there too."""
 
 GROUP_PREFIX = "harm_"

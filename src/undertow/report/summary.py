@@ -23,6 +23,9 @@ def cards(data: ReportData) -> list[Card]:
     """The numbers a reader wants first; those that were not measured are left out."""
     n, flagged = len(data.harm), int(data.harm["flagged"].sum())
     share = f"of {count(n)} rows, {percent(flagged / n)}"
+    removed = int(data.harm["removed"].sum())
+    if removed < flagged:
+        share += f"; {count(removed)} of them are left out of the cleaned set"
     found = [Card("Flagged", count(flagged), share, "flagged" if flagged else "")]
     found += [_planted_card(data)] if data.truth_known else _doubt_card(data)
     return [*found, *_accuracy_card(data.arms), *_ndr_card(data)]
@@ -134,7 +137,7 @@ _ALWAYS = (
     ("Estimator", "The formula that approximates influence from gradients, without retraining."),
     ("Aggregation", "The rule that turns a row's influences, over queries and modules, into its harm."),
     ("Layer group", "Modules that are judged together, such as the attention of one block or the head."),
-    ("Cut", "The share of rows, worst first, that is flagged."),
+    ("Cut", "The share of rows, worst first, that is flagged, to be looked through."),
     ("Suggested label", "The label undertow would give a row. A proposal to check, not a correction."),
     ("Loss", "How surprised the model is by the given label. High also for rows that are hard but right."),
 )
@@ -151,7 +154,7 @@ _WITH_CANARIES = (
 _WITH_ARMS = (
     (
         "Retraining arm",
-        "The model trained again on a choice of rows: as given; cleaned, without the flagged rows; oracle, "
+        "The model trained again on a choice of rows: as given; cleaned, without the removed rows; oracle, "
         "without the planted noise; or with as many rows removed at random.",
     ),
 )

@@ -142,7 +142,7 @@ def test_cuts_of_known_probabilities():
     assert cuts.recall == pytest.approx([0, 0.5, 0.9, 1, 1])
     assert cuts.precision_low == pytest.approx(cuts.precision / 2)
     assert suggest(cuts, SOME, 0.9).rows == cuts.likely == 2
-    assert suggest(cuts, SOME, 0.9, Goal(best_f1=True)).rows == 2
+    assert suggest(cuts, SOME, 0.9).removed == 2
     assert suggest(cuts, SOME, 0.9, Goal(precision=0.95)).rows == 1
     assert suggest(cuts, SOME, 0.9, Goal(precision=0.6)).rows == 3
     assert suggest(cuts, SOME, 0.9, Goal(recall=0.95)).rows == 3
@@ -158,7 +158,6 @@ def test_cuts_of_known_probabilities():
         (about(0.3, 0.1, 0.7), 0.9, None, "cannot be told: anything from 10% to 70% of the rows"),
         (about(0.45, 0.2, 0.6), 0.9, None, "20% to 60% of the labels may be wrong, but which ones cannot be told"),
         (SOME, 0.9, Goal(precision=0.9), "no cut reaches"),
-        (SOME, 0.9, None, "15% to 25% of the labels are wrong, but no row is more likely wrong than right"),
     ],
 )
 def test_where_there_is_no_evidence_nothing_is_cut(share: Share, auroc: float, goal: Goal | None, why: str):
@@ -175,11 +174,31 @@ def test_a_class_that_was_not_learned_vouches_for_nothing():
     assert "of the trusted rows labelled 'good' the model gets fewer right than chance" in found.refused
 
 
-def test_a_row_more_likely_right_than_wrong_is_flagged_on_request_alone():
+def test_a_row_more_likely_right_than_wrong_is_flagged_but_not_removed():
     wrong = np.array([0.7, 0.6, 0.45, 0.4, 0.01, 0.01])
+    cuts = expected_cuts(wrong, wrong / 2, np.minimum(1.2 * wrong, 1))
+    found = suggest(cuts, SOME, 0.9)
+    assert (found.rows, found.removed) == (4, 2)
+    assert found.precision == pytest.approx((0.5375, 0.26875, 0.645))
+    assert found.removed_precision == pytest.approx((0.65, 0.325, 0.78))
+    asked = suggest(cuts, SOME, 0.9, Goal(recall=0.7))
+    assert asked.rows == asked.removed == 3
+    assert asked.removed_precision == asked.precision
+
+
+def test_where_no_row_is_more_likely_wrong_than_right_none_is_removed():
+    wrong = np.array([0.5, 0.45, 0.1])
+    found = suggest(expected_cuts(wrong, wrong, wrong), SOME, 0.9)
+    assert found.rows == 2
+    assert found.removed == 0
+    assert found.removed_precision == (0.0, 0.0, 0.0)
+
+
+@given(st.lists(st.floats(0.01, 0.99), min_size=2, max_size=60))
+def test_rows_more_likely_wrong_than_right_are_among_those_of_the_best_f1(some: list[float]):
+    wrong = np.sort(np.array(some))[::-1]
     cuts = expected_cuts(wrong, wrong, wrong)
-    assert suggest(cuts, SOME, 0.9).rows == 2
-    assert suggest(cuts, SOME, 0.9, Goal(best_f1=True)).rows == 4
+    assert cuts.likely <= int(np.argmax(cuts.f1))
 
 
 def test_of_many_wrong_labels_canaries_need_not_stand_out_far():
@@ -204,5 +223,3 @@ def test_goals_out_of_range_are_refused():
         Goal(precision=1.5).check()
     with pytest.raises(ConfigError, match="contradict"):
         Goal(precision=0.5, recall=0.5).check()
-    with pytest.raises(ConfigError, match="contradict"):
-        Goal(precision=0.5, best_f1=True).check()

@@ -79,3 +79,31 @@ def test_labels_of_rows_are_kept_and_play_no_part():
     one, other = pooled(rows, trusted)[0], pooled(flipped, trusted)[0]
     assert np.array_equal(one.probabilities, other.probabilities)
     assert np.array_equal(other.labels, flipped[0].labels)
+
+
+def test_of_trusted_rows_is_said_what_a_pool_says_that_did_not_see_them():
+    # Many models that know nothing: a pool that saw the labels of so few rows would find some use for them.
+    random, n = np.random.default_rng(7), 120
+    labels = random.integers(0, 2, n)
+    told = [Told(random.dirichlet([1, 1], n), labels, held_out=True) for _ in range(8)]
+    rows = [t.take(np.arange(0)) for t in told]
+    known = pooled(rows, told)[1]
+    readings = [read_by(t) for t in told]
+    logs = np.stack([r.power * np.log(t.probabilities) + r.bias for t, r in zip(told, readings, strict=True)])
+    parts, bias = pool_parts(logs - np.logaddexp.reduce(logs, axis=2)[:, :, None], labels)
+    seen = np.tensordot(parts, logs - np.logaddexp.reduce(logs, axis=2)[:, :, None], 1) + bias
+    seen = np.exp(seen - np.logaddexp.reduce(seen, axis=1)[:, None])
+    own = np.arange(n), labels
+    assert np.log(seen[own]).mean() > np.log(0.5)
+    assert np.log(known.probabilities[own]).mean() < np.log(seen[own]).mean() - 0.01
+
+
+def test_what_is_said_of_a_trusted_row_does_not_depend_on_its_label():
+    told, _ = opinions(200, [1.0, 0.7], seed=6)
+    rows, trusted = halves(told)
+    other = trusted[0].labels.copy()
+    other[3] = 1 - other[3]
+    changed = [Told(t.probabilities, other, held_out=True) for t in trusted]
+    one, two = pooled(rows, trusted)[1].probabilities, pooled(rows, changed)[1].probabilities
+    assert one[3] == pytest.approx(two[3], abs=1e-4)
+    assert not np.allclose(one, two, atol=1e-4)

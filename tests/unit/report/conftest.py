@@ -12,7 +12,9 @@ from undertow.report import Arm, NDRCurve, ReportData, Stage
 GROUPS = ("embedding", "att1", "att2", "head", "all")
 
 
-def harm_table(n: int, flagged: int, truth: bool, pair: bool, seed: int = 0) -> pd.DataFrame:
+def harm_table(
+    n: int, flagged: int, truth: bool, pair: bool, removed: int | None = None, seed: int = 0
+) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     planted = np.arange(n) % 5 == 0
     harm = rng.normal(0, 1, n) + 2 * planted
@@ -31,6 +33,7 @@ def harm_table(n: int, flagged: int, truth: bool, pair: bool, seed: int = 0) -> 
             "harm": harm,
             "rank": rank,
             "flagged": rank <= flagged,
+            "removed": rank <= (flagged if removed is None else removed),
         }
     )
     if pair:
@@ -49,14 +52,21 @@ def curve(name: str) -> NDRCurve:
 
 @pytest.fixture
 def build() -> Callable[..., ReportData]:
-    def _build(n: int = 60, flagged: int = 12, truth: bool = True, pair: bool = False, **changes: Any) -> ReportData:
+    def _build(
+        n: int = 60,
+        flagged: int = 12,
+        truth: bool = True,
+        pair: bool = False,
+        removed: int | None = None,
+        **changes: Any,
+    ) -> ReportData:
         values: dict[str, Any] = {
             "model": "models/reviews",
             "training_source": "train.csv",
             "classes": ("negative", "positive"),
             "created": "2025-03-04T05:06:07+00:00",
             "verdict": "12 of 60 rows are flagged.",
-            "harm": harm_table(n, flagged, truth, pair),
+            "harm": harm_table(n, flagged, truth, pair, removed),
             "estimator": "cosine",
             "layers": "all",
             "aggregation": "mean",

@@ -21,12 +21,12 @@ def shift_to_mean(
         mean: above 0 and below 1.
         weights: of the rows, of sum 1; alike by default.
     """
+    from scipy.optimize import brentq
+
     by = np.full(len(odds), 1 / len(odds)) if weights is None else weights
-    low, high = -60.0 - odds.max(), 60.0 - odds.min()
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if by @ _probability(odds + middle) < mean else (low, middle)
-    return float(middle)
+    return float(
+        brentq(lambda shift: by @ _probability(odds + shift) - mean, -60.0 - odds.max(), 60.0 - odds.min(), xtol=1e-13)
+    )
 
 
 def with_mean(

@@ -5,6 +5,7 @@ import shlex
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from undertow.cli.main import app
@@ -37,6 +38,7 @@ def workplace(tmp_path, monkeypatch):
     tiny.save_bert(tmp_path / "my-model")
     tiny.rows(96, seed=0).to_csv(tmp_path / "train.csv", index=False)
     tiny.rows(48, seed=1).to_csv(tmp_path / "validation.csv", index=False)
+    tiny.rows(96, seed=0).assign(weight=np.linspace(0, 1, 96)).to_csv(tmp_path / "weighted.csv", index=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -75,7 +77,8 @@ def test_commands_run(page, command, workplace, capsys):
 @pytest.mark.parametrize(("page", "code"), EXAMPLES, ids=lambda v: v if v.endswith(".md") else "")
 def test_python_examples_run(page, code, workplace):
     exec(compile(code, page, "exec"), {"__name__": "__main__"})
-    assert (workplace / "cleaned.jsonl").is_file()
+    left = "runs/weighted" if "weighted.csv" in code else "cleaned.jsonl"
+    assert (workplace / left).exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

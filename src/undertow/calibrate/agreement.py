@@ -12,6 +12,8 @@ from undertow.calibrate.told import Told, forgotten, likeliest_reading, read_by
 # By how much more the power of a pool falls than that of its models by each other, in logarithms. Layers of one model
 # err alike, so that they agree better than they are right: measured, not derived.
 BEYOND = 2.0
+# Lowest power of a model by another one: of models that hardly agree it is near 0.
+LEAST = 0.01
 
 
 def agreed_power(rows: Sequence[Told], trusted: Sequence[Told]) -> float:
@@ -37,7 +39,7 @@ def agreed_power(rows: Sequence[Told], trusted: Sequence[Told]) -> float:
 
     ours, theirs, fallen, weights = logs(rows), logs(trusted), 0.0, 0.0
     for i, j in permutations(range(len(trusted)), 2):
-        here, there = (likeliest_reading(said[i], np.exp(said[j]), least=_LEAST)[0] for said in (ours, theirs))
+        here, there = (likeliest_reading(said[i], np.exp(said[j]), least=LEAST)[0] for said in (ours, theirs))
         fallen += apart[i] * apart[j] * float(np.log(here / there))
         weights += apart[i] * apart[j]
     return float(np.exp(min(0.0, BEYOND * fallen / weights))) if weights else 1.0
@@ -61,7 +63,3 @@ def _log_softmax(scores: Float[np.ndarray, "row class"]) -> Float[np.ndarray, "r
 
     found: np.ndarray = log_softmax(scores, axis=1)
     return found
-
-
-# Models that hardly agree have a power near 0 by each other.
-_LEAST = 0.01

@@ -45,6 +45,8 @@ LEVELS = (0.0, 0.05, 0.1, 0.2, 0.4)
 CUTS = (0.02, 0.05, 0.1, 0.2, 0.3)
 # Share of class-conditional flips that fall on the first class.
 ONE_CLASS = 0.8
+# What a case has of the precision of its flagged and of its removed rows.
+PROMISES = {"flagged": ("promised", "achieved"), "removed": ("removed promised", "removed achieved")}
 TEST = 1000
 TRUSTED = 1000
 
@@ -375,10 +377,7 @@ def tables(found: list[dict[str, Any]]) -> str:
         ndr = f.get("ndr", {})
         numbers = [f"{ndr[n]:.3f}" if n in ndr else "" for n in ("calibrated", "best", "probe", "vote", "loss")]
         numbers.append(f"{ndr['confident learning']:.3f}" if "confident learning" in ndr else "")
-        cut = [
-            *cut_at(f, "flagged", "promised", "achieved"),
-            *cut_at(f, "removed", "removed promised", "removed achieved"),
-        ]
+        cut = [told for name in PROMISES for told in cut_at(f, name)]
         share = f"{value:.1%} ({low:.1%}–{high:.1%})"
         name = f"{f['model']}, {f['task']}, {f['kind'] if f['level'] else 'clean'}, seed {f['seed']}"
         name += ", like" if f["like"] else ""
@@ -406,10 +405,22 @@ def curve(found: list[dict[str, Any]]) -> str:
     return table(("probability of being wrong", "rows", "mean", "wrong"), lines)
 
 
-def cut_at(found: dict[str, Any], *names: str) -> list[str]:
-    """Share of the rows, promised and achieved precision, as a table has them."""
-    share, *precisions = (found[name] for name in names)
-    return [f"{share:.1%}", *("" if p is None else f"{p:.2f}" for p in precisions)]
+def cut_at(found: dict[str, Any], name: str) -> list[str]:
+    """Share of the flagged or removed rows, their promised and achieved precision, as a table has them."""
+    precisions = (found[key] for key in PROMISES[name])
+    return [f"{found[name]:.1%}", *("" if p is None else f"{p:.2f}" for p in precisions)]
+
+
+def promises(found: list[dict[str, Any]], name: str) -> np.ndarray:
+    """Promised and achieved precision of the flagged or removed rows, and how many; of each case that has some."""
+    one, other = PROMISES[name]
+    return np.array([(f[one], f[other], round(f[name] * f["rows"])) for f in found if f[name]]).reshape(-1, 3).T
+
+
+def holds(found: dict[str, Any]) -> bool:
+    """Whether the interval of the share holds the true one."""
+    _, low, high = found["share"]
+    return bool(low <= found["true share"] <= high)
 
 
 def summary(found: list[dict[str, Any]]) -> str:
@@ -437,33 +448,29 @@ def summary(found: list[dict[str, Any]]) -> str:
         told = ", ".join(f"{way} {mean:.3f}" for way, mean in means.items())
         lines.append(f"NDR@30 over the rows that are no canaries, by way: {told}.")
     errors = [abs(f["share"][0] - f["true share"]) for f in found]
-    held = [f["share"][1] <= f["true share"] <= f["share"][2] for f in found]
     lines.append(
-        f"Share: mean error {np.mean(errors):.3f}, worst {max(errors):.3f}; in the interval {np.mean(held):.0%}."
+        f"Share: mean error {np.mean(errors):.3f}, worst {max(errors):.3f}; "
+        f"in the interval {np.mean([holds(f) for f in found]):.0%}."
     )
     for kind in KINDS:
         some = [f for f in found if f["kind"] == kind and f["flagged"]]
         if some:
             off = np.mean([abs(f["share"][0] - f["true share"]) for f in some])
-            holds = sum(f["share"][1] <= f["true share"] <= f["share"][2] for f in some)
-            flagged, removed = (
-                np.mean([abs(f[f"{start}promised"] - f[f"{start}achieved"]) for f in some if f[name]])
-                for name, start in (("flagged", ""), ("removed", "removed "))
-            )
+            flagged, removed = (np.abs(p - t).mean() for p, t, _ in (promises(some, name) for name in PROMISES))
             lines.append(
-                f"Where rows are flagged, {kind}: mean error of the share {off:.3f}, in {holds} of {len(some)} "
-                f"intervals; of the precision of the flagged rows {flagged:.3f}, of the removed ones {removed:.3f}."
+                f"Where rows are flagged, {kind}: mean error of the share {off:.3f}, in {sum(map(holds, some))} of "
+                f"{len(some)} intervals; of the precision of the flagged rows {flagged:.3f}, of the removed ones "
+                f"{removed:.3f}."
             )
     at_cuts = [abs(p - t) for f in found for _, p, t in f["cuts"]]
-    for name, start in (("flagged", ""), ("removed", "removed ")):
-        held = [(f[f"{start}promised"], f[f"{start}achieved"], round(f[name] * f["rows"])) for f in found if f[name]]
-        gaps = [abs(p - t) for p, t, _ in held]
-        # What a promise that is kept on average would be off by, since so few rows are flagged.
-        chance = [np.sqrt(2 / np.pi * p * (1 - p) / rows) for p, _, rows in held]
-        if held:
+    for name in PROMISES:
+        p, t, rows = promises(found, name)
+        if len(rows):
+            # What a promise that is kept on average would be off by, since so few rows are flagged.
+            chance, gaps = np.sqrt(2 / np.pi * p * (1 - p) / rows), np.abs(p - t)
             lines.append(
-                f"Precision of the {name} rows: mean error {np.mean(gaps):.3f}, worst {max(gaps):.3f}; chance alone "
-                f"would make the mean {np.mean(chance):.3f}, were every promise right."
+                f"Precision of the {name} rows: mean error {gaps.mean():.3f}, worst {gaps.max():.3f}; chance alone "
+                f"would make the mean {chance.mean():.3f}, were every promise right."
             )
     lines.append(f"Precision at fixed cuts: mean error {np.mean(at_cuts):.3f}, worst {max(at_cuts):.3f}.")
     clean = [f["flagged"] for f in found if not f["level"]]

@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 from jaxtyping import Float
 
-from undertow.calibrate.told import Told, forgotten, likeliest_reading, read_by
+from undertow.calibrate.told import Told, as_read, likeliest_reading, read_by
 
 # By how much more the power of a pool falls than that of its models by each other, in logarithms. Layers of one model
 # err alike, so that they agree better than they are right: measured, not derived.
@@ -35,7 +35,7 @@ def agreed_power(rows: Sequence[Told], trusted: Sequence[Told]) -> float:
     apart = [max(reading.separation, 0.0) for reading in readings]
 
     def logs(told: Sequence[Told]) -> list[np.ndarray]:
-        return [_log_softmax(forgotten(one, by, 0.0)) for one, by in zip(told, readings, strict=True)]
+        return [as_read(one, reading) for one, reading in zip(told, readings, strict=True)]
 
     ours, theirs, fallen, weights = logs(rows), logs(trusted), 0.0, 0.0
     for i, j in permutations(range(len(trusted)), 2):
@@ -53,13 +53,8 @@ def at_power(told: Told, power: float, priors: Float[np.ndarray, " class"]) -> T
         power: at most 1.
         priors: share of each class among trusted rows, above 0.
     """
+    from scipy.special import softmax
+
     usual = np.log(priors)
     logs = np.log(np.maximum(told.probabilities, np.finfo(np.float64).tiny))
-    return replace(told, probabilities=np.exp(_log_softmax(usual + power * (logs - usual))))
-
-
-def _log_softmax(scores: Float[np.ndarray, "row class"]) -> Float[np.ndarray, "row class"]:
-    from scipy.special import log_softmax
-
-    found: np.ndarray = log_softmax(scores, axis=1)
-    return found
+    return replace(told, probabilities=softmax(usual + power * (logs - usual), axis=1))

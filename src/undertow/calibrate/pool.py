@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from undertow.calibrate.choices import held_out_folds
-from undertow.calibrate.told import Told, forgotten, read_by
+from undertow.calibrate.told import Told, as_read, read_by
 
 FOLDS = 5
 # Deviation of the part of each in the pool, before trusted rows are asked: parts of like models are held alike.
@@ -66,13 +66,12 @@ def pooled(rows: Sequence[Told], trusted: Sequence[Told], *, seed: int = 0) -> t
 
 def _pool(rows: Sequence[Told], trusted: Sequence[Told]) -> Float[np.ndarray, "row class"]:
     """Probabilities that the pool of models gives some rows."""
-    from scipy.special import log_softmax, softmax
+    from scipy.special import softmax
 
     readings = [read_by(told) for told in trusted]
 
     def logs(told: Sequence[Told]) -> np.ndarray:
-        read = [forgotten(one, reading, 0.0) for one, reading in zip(told, readings, strict=True)]
-        return np.stack([log_softmax(scores, axis=1) for scores in read])
+        return np.stack([as_read(one, reading) for one, reading in zip(told, readings, strict=True)])
 
     parts, bias = pool_parts(logs(trusted), trusted[0].labels)
     result: np.ndarray = softmax(np.tensordot(parts, logs(rows), 1) + bias, axis=1)

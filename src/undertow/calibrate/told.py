@@ -81,7 +81,14 @@ def read_by(trusted: Told, near: Reading | None = None) -> Reading:
     inside = (labelled * p).sum(axis=0) / np.maximum(counts, 1)
     outside = ((1 - labelled) * p).sum(axis=0) / np.maximum(len(trusted) - counts, 1)
     separation = float((inside - outside)[counts > 0].mean())
-    return Reading(power, bias, (counts + 1) / (counts + 1).sum(), separation)
+    return Reading(power, bias, class_priors(trusted), separation)
+
+
+def class_priors(trusted: Told) -> Float[np.ndarray, " class"]:
+    """Share of each class among the rows, with one row added to each."""
+    counts = np.bincount(trusted.labels, minlength=trusted.probabilities.shape[1]) + 1
+    result: np.ndarray = counts / counts.sum()
+    return result
 
 
 def likeliest_reading(
@@ -135,6 +142,14 @@ def forgotten(told: Told, reading: Reading, memory: float) -> Float[np.ndarray, 
     logs: np.ndarray = reading.power * np.log(p) + reading.bias + memory * p
     logs[np.arange(len(told)), told.learned] -= memory
     return logs
+
+
+def as_read(told: Told, reading: Reading) -> Float[np.ndarray, "row class"]:
+    """Logarithms of the probabilities of a model that has no memory of the rows, corrected by its reading."""
+    from scipy.special import log_softmax
+
+    result: np.ndarray = log_softmax(forgotten(told, reading, 0.0), axis=1)
+    return result
 
 
 def likelihood_ratio(told: Told, reading: Reading, memory: float) -> Float[np.ndarray, " row"]:

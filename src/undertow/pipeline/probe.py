@@ -10,7 +10,7 @@ from torch import nn
 from undertow.baselines.probe import balanced, probe_probabilities
 from undertow.calibrate.agreement import agreed_power, at_power
 from undertow.calibrate.pool import pooled
-from undertow.calibrate.told import Told, read_by
+from undertow.calibrate.told import Told, class_priors, read_by
 from undertow.data import Samples, encode
 from undertow.gradients.hidden import QUARTERS, hidden_states
 from undertow.pipeline.canaries import Planned
@@ -59,7 +59,8 @@ def probe_step(
     with (reporter or Silent()).track("states before fine-tuning", len(labels)) as advance:
         states = np.concatenate([_states(model, start.tokenizer, part, settings, advance) for part in parts], axis=1)
     rows = np.concatenate([np.arange(n), planned.canaries.positions])
-    weights = [np.concatenate([balanced(labels[:n]), weight * balanced(labels[n:])]) for weight in TRUSTED_WEIGHTS]
+    ours, theirs = balanced(labels[:n]), balanced(labels[n:])
+    weights = [np.concatenate([ours, weight * theirs]) for weight in TRUSTED_WEIGHTS]
     probes = []
     with (reporter or Silent()).track("probes", len(states) * len(weights)) as advance:
         for layer in states:
@@ -71,7 +72,7 @@ def probe_step(
     last = slice(len(weights) - 1, None, len(weights))  # one of each layer
     power = agreed_power([told.take(np.arange(n)) for told in audited[last]], trusted[last])
     said, known = pooled(audited, trusted, seed=settings.seed)
-    return Opinion(PROBED, at_power(said, power, read_by(known).priors), known, power)
+    return Opinion(PROBED, at_power(said, power, class_priors(known)), known, power)
 
 
 def clearest(opinions: Sequence[Opinion]) -> Opinion:

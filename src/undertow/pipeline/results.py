@@ -108,8 +108,10 @@ class CalibrationResult(_Frozen):
             f"About {self.share:.0%} of the labels look wrong ({span}, 95%). The suggested cut is {self.suggested:,} "
             f"rows to look through: {promise} are expected to be wrong, and to be {self.recall:.0%} of all that are."
         )
-        if self.removed in (0, self.suggested):
-            return told if self.removed else f"{told} None of them is more likely wrong than right."
+        if self.removed == self.suggested:
+            return told
+        if not self.removed:
+            return f"{told} None of them is more likely wrong than right."
         ends = f"{self.removed_precision_low:.0%} to {self.removed_precision_high:.0%}"
         likely = f"The first {self.removed:,} are more likely wrong than right"
         return f"{told} {likely}: {self.removed_precision:.0%} of these ({ends}) are expected to be wrong."
@@ -146,9 +148,8 @@ class Results(_Frozen):
     @property
     def verdict(self) -> str:
         """What came out, in a sentence or two that claim no more than was measured."""
-        said = [f"{self.flagged:,} of {self.training_rows:,} rows are flagged as most harmful."]
-        if self.removed < self.flagged:
-            said = [f"{said[0][:-1]}, and {self.removed:,} of them are left out of the cleaned set."]
+        left = f", and {self.removed:,} of them are left out of the cleaned set" if self.removed < self.flagged else ""
+        said = [f"{self.flagged:,} of {self.training_rows:,} rows are flagged as most harmful{left}."]
         if self.calibration is not None:
             said.append(self.calibration.sentence)
         audit = next((d for d in self.detections if d.name == "audit"), None)

@@ -36,8 +36,9 @@ def held_out_probabilities(
     """Class probabilities of each sample from a logistic regression fitted on the other four of five folds.
 
     States are standardised on the same folds. The folds are stratified and drawn by ``seed`` over the samples
-    sorted by content, so the order in which samples come does not matter; equal samples of equal label get
-    the mean of their probabilities.
+    sorted by a random projection of their states, so the order in which samples come does not matter, and states
+    that differ by a rounding (another batch size, another number of threads) get the same folds; equal samples of
+    equal label get the mean of their probabilities.
 
     Args:
         states: one vector a sample.
@@ -49,9 +50,11 @@ def held_out_probabilities(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    wide = states.astype(np.float64) + 0.0  # + 0.0 makes of -0.0 what it equals
+    wide = np.ascontiguousarray(states, dtype=np.float64) + 0.0  # + 0.0 makes of -0.0 what it equals
     digests = np.array([_digest(row, label) for row, label in zip(wide, labels.tolist(), strict=True)])
-    order = np.argsort(digests, kind="stable")
+    # A sum within each row, and no matrix product: that may round a row by its place among the others.
+    projected = (wide * np.random.default_rng(seed).normal(size=wide.shape[1])).sum(axis=1)
+    order = np.lexsort((digests, projected))
     model = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-6, max_iter=2000))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     found = cross_val_predict(model, wide[order], labels[order], cv=folds, method="predict_proba")

@@ -49,6 +49,27 @@ def test_a_constant_dimension_is_harmless():
     np.testing.assert_array_equal(confident_learning_harm(positive, labels), found)
 
 
+def test_states_that_differ_by_a_rounding_get_the_same_folds():
+    # Labels without any pattern, nearly as many dimensions as rows: other folds would say quite another thing.
+    rng = np.random.default_rng(0)
+    states, labels = rng.normal(size=(100, 80)).astype(np.float32), np.arange(100) % 2
+    rounded = states * (1 + np.float32(2e-7) * rng.choice([-1, 1], size=states.shape).astype(np.float32))
+    assert (rounded != states).mean() > 0.5
+    found = held_out_probabilities(states, labels, seed=0)
+    np.testing.assert_allclose(held_out_probabilities(rounded, labels, seed=0), found, atol=1e-3)
+    assert np.abs(held_out_probabilities(states, labels, seed=1) - found).max() > 0.3
+
+
+def test_the_order_of_samples_does_not_matter():
+    rng = np.random.default_rng(0)
+    states, labels = rng.normal(size=(100, 80)), np.arange(100) % 2
+    states[40:50] = states[50:60]  # equal states of equal labels, and of other ones
+    labels[45:50] = 1 - labels[55:60]
+    order = rng.permutation(100)
+    found = held_out_probabilities(states, labels, seed=0)
+    np.testing.assert_allclose(held_out_probabilities(states[order], labels[order], seed=0), found[order], atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("counts", "message"),
     [

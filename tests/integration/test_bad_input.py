@@ -284,11 +284,36 @@ def test_a_finished_run_from_which_something_is_gone(plain, tmp_path):
 def test_a_run_that_ends_before_it_has_anything_leaves_nothing(tmp_path):
     (tmp_path / "run.json.tmp").write_text('{"crea')  # of a kill in the first moment
     with contextlib.suppress(KeyboardInterrupt), RunFolder.open(tmp_path, {"seed": 0}).begin({"training": "a"}):
-        assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+        assert {p.name for p in tmp_path.iterdir()} == {".lock", "run.json"}
         with pytest.raises(RunFolderError, match="another configuration"):  # this one is at work in it
             RunFolder.open(tmp_path, {"seed": 1})
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path):
+    early = RunFolder.open(tmp_path, {"seed": 0})
+    with contextlib.suppress(KeyboardInterrupt), early.begin({"training": "a"}):
+        with early.stage("gradients") as outputs:
+            outputs["kept"] = True
+        before = contents(tmp_path)
+        late = RunFolder.open(tmp_path, {"seed": 0})
+        with pytest.raises(RunFolderError, match="Another process is at work in"), late.begin({"training": "a"}):
+            pass
+        assert contents(tmp_path) == before
+        with early.stage("influence"):
+            pass
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+    # It read the manifest before the other one went on: what it holds is not what the folder holds.
+    with (
+        pytest.raises(RunFolderError, match=r"was at work in .* Give the command again"),
+        late.begin({"training": "a"}),
+    ):
+        pass
+    (tmp_path / ".lock").touch()  # a killed process leaves the file, and holds nothing
+    with RunFolder.open(tmp_path, {"seed": 0}).begin({"training": "a"}):
+        assert RunFolder.read(tmp_path).done("influence")
 
 
 def test_exit_codes_of_the_real_command(tmp_path):

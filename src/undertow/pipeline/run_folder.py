@@ -10,10 +10,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from undertow.errors import RunFolderError
 from undertow.pipeline.stages import measured
 
 MANIFEST = "run.json"
+# What the process at work in a folder holds; the system lets go of it when the process ends, however it ends.
+_LOCK = ".lock"
 _PACKAGES = ("undertow", "torch", "transformers", "peft", "datasets", "numpy", "xarray", "zarr")
 # What a kill in the middle of writing leaves, and what is of no use once a run is finished.
 _REMAINS = (
@@ -62,6 +66,7 @@ class RunFolder:
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
+        self._opened = self._on_disk()
 
     @classmethod
     def open(cls, path: Path, configuration: Mapping[str, Any], *, overwrite: bool = False) -> "RunFolder":
@@ -76,7 +81,7 @@ class RunFolder:
         try:
             if path.exists() and not path.is_dir():
                 raise RunFolderError(f"{path} is a file; --out takes a folder. Name another one.")
-            held = path.is_dir() and any(item.name != f"{MANIFEST}.tmp" for item in path.iterdir())
+            held = path.is_dir() and any(item.name not in (f"{MANIFEST}.tmp", _LOCK) for item in path.iterdir())
         except OSError as error:
             raise _unusable(path, error) from error
         if held:
@@ -91,25 +96,54 @@ class RunFolder:
         """Write the folder of a new run, or compare the data of one that goes on; the stages run inside.
 
         A run that fails before it has a stage, a checkpoint or gradients to keep leaves nothing: the command may be
-        corrected and given again with the same folder.
+        corrected and given again with the same folder. One process at a time is at work in a folder.
 
         Raises:
-            RunFolderError: when the folder cannot be written, or the data is not what the run was started with.
+            RunFolderError: when the folder cannot be written, another process is or was at work in it since it was
+                opened, or the data is not what the run was started with.
         """
-        if "fingerprints" not in self.manifest:
-            self._found()
-        self.verify(fingerprints)
+        with self._alone():
+            if "fingerprints" not in self.manifest:
+                self._found()
+            self.verify(fingerprints)
+            try:
+                yield
+            except BaseException:
+                begun = ("checkpoints/*/*", "gradients/*/manifest.json")
+                if not self.manifest["stages"] and not any(any(self.path.glob(pattern)) for pattern in begun):
+                    self._empty()
+                raise
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        file = self.path / _LOCK
         try:
-            yield
-        except BaseException:
-            begun = ("checkpoints/*/*", "gradients/*/manifest.json")
-            if not self.manifest["stages"] and not any(any(self.path.glob(pattern)) for pattern in begun):
-                self._empty()
-            raise
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(file).acquire(blocking=False)
+        except Timeout as error:
+            raise RunFolderError(
+                f"Another process is at work in {self.path}. Nothing in it was touched. Wait until it ends, or give "
+                "another --out."
+            ) from error
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+        with lock:
+            try:
+                if self._on_disk() != self._opened:
+                    raise RunFolderError(
+                        f"Another process was at work in {self.path} while this one prepared. Nothing in it was "
+                        "touched. Give the command again to go on from there."
+                    )
+                yield
+            finally:
+                file.unlink(missing_ok=True)
+
+    def _on_disk(self) -> str | None:
+        file = self.path / MANIFEST
+        return file.read_text() if file.is_file() else None
 
     def _found(self) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             self._empty()
             self.manifest["fingerprints"] = {}
             self.save()

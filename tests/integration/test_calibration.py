@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from undertow import audit, open_influence
+from undertow.pipeline.page import report_data
+from undertow.pipeline.results import Results
 
 from . import tiny
 from .command import undertow
@@ -112,6 +114,17 @@ def test_the_stage_is_measured_and_said(made):
     assert '<section id="calibration"' in page
     assert "fixed: cosine, all, vote 30%" in page
     assert "How many labels are wrong was asked of" in page
+
+
+@pytest.mark.parametrize(("power", "said"), [(1.0, False), (0.996, False), (0.9, True)])
+def test_rows_unlike_the_trusted_ones_are_said_where_it_shows(made, power, said):
+    told = manifest(made.folder)
+    results, harm = Results.model_validate(told["results"]), pd.read_parquet(made.folder / "harm.parquet")
+    assert results.calibration is not None
+    found = results.calibration.model_copy(update={"power": power})
+    page = report_data(harm, results.model_copy(update={"calibration": found}), told, made.folder)
+    assert page.calibration is not None
+    assert any(f"(power {power:.2f}; 1 is as sure)" in remark for remark in page.calibration.remarks) == said
 
 
 def test_the_summary_says_whose_score_the_audits_is(made, files, tmp_path):

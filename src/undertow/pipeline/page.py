@@ -71,7 +71,7 @@ def _calibration(found: CalibrationResult) -> CalibrationView:
         f"Of what is weighed, {' and '.join(parts)}. How many labels are wrong was asked of {found.reader}, whose "
         f"separation of the classes of trusted rows is {found.separation:.2f} (0 is none, 1 is without doubt)."
     )
-    if found.power < 1:
+    if round(found.power, 2) < 1:
         remarks.append(
             "Probes of different layers agree less on the training rows than on the trusted ones: the two are not "
             "quite alike. So what probes say of training rows is taken to be less sure (power "

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from undertow.calibrate.choices import FEW, Ranking, average, held_out_choice, held_out_folds, rank_choices
 from undertow.calibrate.learned import FOLDS, learned_harm
+from undertow.calibrate.mixture import Doubts
 from undertow.calibrate.standing import standing
 
 AVERAGE, SINGLE, LEARNED = "average", "single", "learned"
@@ -38,6 +39,7 @@ class Contest:
         entries: all ways, in the order they were tried.
         ranking: of the single choices.
         weights: of what the learned way weighs: the average of the best few choices, and each that stands for itself.
+        averaged: positions of the choices that the winner averages.
     """
 
     winner: str
@@ -46,6 +48,7 @@ class Contest:
     entries: tuple[Entry, ...]
     ranking: Ranking
     weights: Float[np.ndarray, " source"]
+    averaged: Int[np.ndarray, " few"]
 
 
 def contest(
@@ -56,6 +59,7 @@ def contest(
     costs: Float[np.ndarray, " choice"],
     *,
     apart: Bool[np.ndarray, " choice"] | None = None,
+    doubts: Doubts | None = None,
     fixed: dict[str, Float[np.ndarray, " sample"]] | None = None,
     few: int = FEW,
     times: int = 1000,
@@ -75,6 +79,7 @@ def contest(
         costs: of each choice; ties go to the cheaper.
         apart: choices that the learned way weighs one by one, where it averages the best few of the others; none by
             default.
+        doubts: of the labels of the rest, that the learned way goes by beside the canaries.
         fixed: standings by choices to compare with, by name, that are never used.
         few: how many choices are averaged.
         times: resamples of the canaries.
@@ -83,7 +88,7 @@ def contest(
     alone = np.zeros(len(standings), dtype=bool) if apart is None else apart
     ranking = rank_choices(standings[:, canaries], costs.tolist(), times=times, seed=seed)
     fold = held_out_folds(len(canaries), FOLDS, seed=seed + 1)
-    learned = learned_harm(standings, rest, canaries, twins, alone, few=few, seed=seed)
+    learned = learned_harm(standings, rest, canaries, twins, alone, doubts, few=few, seed=seed)
     judged = {
         LEARNED: learned.harm[canaries],
         AVERAGE: held_out_choice(standings, rest, canaries, fold, few),
@@ -93,12 +98,12 @@ def contest(
     entries = _entries(judged, times, seed)
     ahead = [e for e in entries if e.name in (SINGLE, AVERAGE) and e.ahead[1] > 0]
     winner = max(ahead, key=lambda e: e.ahead[0]).name if ahead else LEARNED
-    harm = {
-        LEARNED: learned.harm,
-        AVERAGE: average(standings, ranking.order, few),
-        SINGLE: standings[ranking.chosen],
+    harm, averaged = {
+        LEARNED: (learned.harm, learned.averaged),
+        AVERAGE: (average(standings, ranking.order, few), ranking.order[:few]),
+        SINGLE: (standings[ranking.chosen], np.array([ranking.chosen])),
     }[winner]
-    return Contest(winner, standing(harm, harm[rest]), judged[winner], entries, ranking, learned.weights)
+    return Contest(winner, standing(harm, harm[rest]), judged[winner], entries, ranking, learned.weights, averaged)
 
 
 def _entries(judged: dict[str, np.ndarray], times: int, seed: int) -> tuple[Entry, ...]:

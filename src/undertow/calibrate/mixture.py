@@ -9,8 +9,10 @@ that flips of one class alone are seen, and training data may have other shares 
 shift as in Saerens et al. 2002, of each label by itself.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from undertow.calibrate.odds import log_odds, with_mean
 from undertow.calibrate.told import SURE, Reading, Told, likelihood_ratio
@@ -26,6 +28,48 @@ APART = 0.02
 BLIND = 0.05
 # Separation at which what the rows of a label say of its share counts half; the rest is what flips alike would give it.
 HALF = 0.5
+# Flips are taken to leave so much of what labels say: at 1 they would be drawn by lot.
+_MOST = 0.95
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """Which labels are likely wrong, where flips strike all labels alike.
+
+    Attributes:
+        wrong: probability that the label of each row is wrong.
+        contrast: how far rows with another flip stand above all rows, of the distance of wrong from right ones: the
+            more is wrong, the more of these flips put a label right.
+    """
+
+    wrong: Float[np.ndarray, " row"]
+    contrast: float
+
+    def take(self, rows: Bool[np.ndarray, " row"]) -> "Doubts":
+        """Of some of the rows."""
+        return Doubts(self.wrong[rows], self.contrast)
+
+
+def even_doubts(own: Float[np.ndarray, " row"], classes: int) -> Doubts:
+    """Doubts by how probable the label is that each row carries, at the likeliest share of wrong ones.
+
+    P(given label) = (1 - share) p + share (1 - p) / (classes - 1), whose logarithm is concave in the share.
+
+    Args:
+        own: p, by a model that learned from none of the labels and is right on average.
+        classes: number of classes.
+    """
+    from scipy.optimize import minimize_scalar
+
+    right = np.clip(own.astype(np.float64), SURE, 1 - SURE)
+    other, most = (1 - right) / (classes - 1), _MOST * (classes - 1) / classes
+
+    def cost(share: float) -> float:
+        return -float(np.log((1 - share) * right + share * other).sum())
+
+    share = float(minimize_scalar(cost, bounds=(SURE, most), method="bounded").x)
+    wrong = share * other / ((1 - share) * right + share * other)
+    return Doubts(wrong, 1 - share * classes / (classes - 1))
 
 
 def flip_shares(

@@ -7,10 +7,11 @@ from jaxtyping import Int
 
 from undertow.aggregation.cut import harm_ranks
 from undertow.aggregation.stability import Bootstrap
-from undertow.calibrate.choices import FEW, resampled_means
-from undertow.calibrate.contest import AVERAGE, SINGLE, Contest, contest
+from undertow.calibrate.choices import resampled_means
+from undertow.calibrate.contest import AVERAGE, Contest, contest
 from undertow.calibrate.cut import Cuts, Suggestion, expected_cuts, suggest
 from undertow.calibrate.evidence import Seen
+from undertow.calibrate.mixture import even_doubts
 from undertow.calibrate.odds import with_mean
 from undertow.calibrate.probability import label_offsets, odds_curve
 from undertow.calibrate.share import LEAST, Share, doubts, estimate_share
@@ -63,7 +64,8 @@ def calibrate(
     costs = np.array([choice.cost for choice in tried.choices])
     apart = np.array([choice.kind == PROBE for choice in tried.choices])
     fixed = {name: ranked[i] for name, i in _fixed(tried, settings).items()}
-    found = contest(ranked, rest, canaries, twins, costs, apart=apart, fixed=fixed, seed=settings.seed)
+    even = even_doubts(by_probe[rest], probe.rows.probabilities.shape[1])
+    found = contest(ranked, rest, canaries, twins, costs, apart=apart, doubts=even, fixed=fixed, seed=settings.seed)
     way, everyone, held_out = found.winner, found.harm, found.held_out
     if _chosen_by_user(settings):
         way, everyone = ASKED, _as_asked(influence, settings, rest, reporter)
@@ -163,8 +165,7 @@ def _stability(
     """How often resamples of the queries flag each row, by the choices that decide; None where they cannot say."""
     if tried.scorings is None or not len(flagged):
         return None
-    leading = [found.ranking.chosen] if way == SINGLE else found.ranking.order[:FEW].tolist()
-    scorings = [tried.scorings[i] for i in leading if i < len(tried.scorings)]
+    scorings = [tried.scorings[i] for i in found.averaged.tolist() if i < len(tried.scorings)]
     own = user_rows(influence)
     labels, cut = own["sample_label"].values, min(len(flagged) / own.sizes["sample"], 0.999)
     if way == ASKED:

@@ -126,6 +126,7 @@ def test_what_is_surely_better_than_the_learned_one_replaces_it():
     u = standings(harm, rest, alike(harm))
     found = contest(u, rest, canaries, twins, np.ones(31), fixed={"paper": u[5]}, times=300)
     assert found.winner == "single"
+    assert found.averaged.tolist() == [0]
     assert auroc(found.harm[rest], bad) > 0.95
     assert next(e for e in found.entries if e.name == "paper").auroc[0] < 0.7
     assert found.held_out.mean() == pytest.approx(next(e for e in found.entries if e.name == "single").auroc[0])

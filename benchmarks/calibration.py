@@ -28,6 +28,7 @@ import xarray as xr
 from common import bundled_minilm, bundled_smollm2, glue, table, write_section
 from undertow.calibrate.choices import average, rank_choices
 from undertow.calibrate.learned import learned_harm
+from undertow.calibrate.mixture import even_doubts
 from undertow.calibrate.standing import standings
 from undertow.data import Samples, plant_noise, split_validation, stratified_subset
 from undertow.influence.store import open_influence
@@ -156,6 +157,7 @@ def measures(result: Audit, bad: np.ndarray) -> dict[str, Any]:
     found: dict[str, Any] = {
         "true share": float(bad.mean()),
         "share": [told.share, told.share_low, told.share_high],
+        "share if hard": told.share_hard,
         "memory": told.memory,
         "reader": told.reader,
         "separation": told.separation,
@@ -216,7 +218,9 @@ def ways(everything: xr.Dataset, probe: np.ndarray, bad: np.ndarray, settings: A
     harms = {
         "average": average(ranked, ranking.order),
         "single": ranked[ranking.chosen],
-        "learned": learned_harm(ranked, rest, canaries, twins, apart, seed=settings.seed).harm,
+        "learned": learned_harm(
+            ranked, rest, canaries, twins, apart, even_doubts(probe[rest], 2), seed=settings.seed
+        ).harm,
     }
     return {name: noise_detection(harm[rest], bad[rest]).ndr(0.3) for name, harm in harms.items()}
 
@@ -357,6 +361,7 @@ def tables(found: list[dict[str, Any]]) -> str:
     head = (
         "noise",
         "share",
+        "if hard",
         "true",
         "flagged",
         "promised",
@@ -381,7 +386,7 @@ def tables(found: list[dict[str, Any]]) -> str:
         share = f"{value:.1%} ({low:.1%}–{high:.1%})"
         name = f"{f['model']}, {f['task']}, {f['kind'] if f['level'] else 'clean'}, seed {f['seed']}"
         name += ", like" if f["like"] else ""
-        rows.append((name, share, f"{f['true share']:.1%}", *cut, *numbers))
+        rows.append((name, share, f"{f['share if hard']:.1%}", f"{f['true share']:.1%}", *cut, *numbers))
     hard = [f for f in found if f["kind"] == "instance" and f["level"]]
     others = [f for f in found if f not in hard]
     curves = [
@@ -456,11 +461,12 @@ def summary(found: list[dict[str, Any]]) -> str:
         some = [f for f in found if f["kind"] == kind and f["flagged"]]
         if some:
             off = np.mean([abs(f["share"][0] - f["true share"]) for f in some])
+            hard = np.mean([abs(f["share if hard"] - f["true share"]) for f in some])
             flagged, removed = (np.abs(p - t).mean() for p, t, _ in (promises(some, name) for name in PROMISES))
             lines.append(
-                f"Where rows are flagged, {kind}: mean error of the share {off:.3f}, in {sum(map(holds, some))} of "
-                f"{len(some)} intervals; of the precision of the flagged rows {flagged:.3f}, of the removed ones "
-                f"{removed:.3f}."
+                f"Where rows are flagged, {kind}: mean error of the share {off:.3f}, of that if hard {hard:.3f}, in "
+                f"{sum(map(holds, some))} of {len(some)} intervals; of the precision of the flagged rows "
+                f"{flagged:.3f}, of the removed ones {removed:.3f}."
             )
     at_cuts = [abs(p - t) for f in found for _, p, t in f["cuts"]]
     for name in PROMISES:

@@ -15,7 +15,8 @@ from jaxtyping import Float
 
 from undertow.calibrate.evidence import TOTALS, Seen, heard, standing_evidence
 from undertow.calibrate.mixture import SHARES, label_sizes, likeliest, profiles, shares_of_labels
-from undertow.calibrate.told import Reading, Told, likelihood_ratio, read_by
+from undertow.calibrate.odds import log_odds
+from undertow.calibrate.told import SURE, Reading, Told, forgotten, likelihood_ratio, read_by
 
 # Strengths of memory that are tried, and what is expected of it before canaries are asked: centre and scale of a
 # Student t with so many degrees of freedom, whose tails yield to evidence.
@@ -25,6 +26,9 @@ EXPECTED, SPREAD, FREEDOM = 0.3, 0.1, 8
 LEAST = 0.02
 # Rows that resamples draw from: more say no more.
 ENOUGH = 4000
+# How much higher the log-odds of a wrong label are taken to be where a model does not know than where it is sure, if
+# wrong labels gather there.
+GATHERED = 1.5
 # So many of n rows may be wrong though none is seen: the 95% bound by the rule of three.
 UNSEEN = 3
 
@@ -114,6 +118,39 @@ def doubts(told: Told, share: Share) -> Float[np.ndarray, " row"]:
     return result
 
 
+def share_if_hard(rest: Told, share: Share) -> float:
+    """The share of wrong labels if they gather where the model is not sure, where `estimate_share` spreads them evenly.
+
+    The log-odds of a wrong label rise by `GATHERED` from rows whose class the model is sure of to rows that it knows
+    nothing of. Rows of hard texts and wrong labels look alike, so that hardly anything tells which of the two it is: by
+    as much as the likeliest share of the one is above that of the other, in log-odds, the estimate is moved.
+
+    Args:
+        rest: rows that are not canaries, with their labels.
+        share: what `estimate_share` says of them.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import expit, softmax
+
+    if share.value <= 0:
+        return 0.0
+    p = softmax(forgotten(rest, share.reading, share.memory), axis=1)
+    classes, own = p.shape[1], p[np.arange(len(rest)), rest.labels]
+    other, unsure = (1 - own) / (classes - 1), (1 - p.max(axis=1)) * classes / (classes - 1)
+    spread = log_odds(share.of_label)[rest.labels]
+
+    def likeliest_mean(odds: np.ndarray) -> float:
+        def cost(shift: float) -> float:
+            wrong = expit(odds + shift)
+            return -float(np.log(np.maximum((1 - wrong) * own + wrong * other, SURE)).sum())
+
+        return float(expit(odds + minimize_scalar(cost, bounds=(-12.0, 6.0), method="bounded").x).mean())
+
+    even, hard = likeliest_mean(spread), likeliest_mean(spread + GATHERED * (unsure - unsure.mean()))
+    moved = log_odds(np.array([share.value, hard, even]), _LOWEST)
+    return max(share.value, float(expit(moved[0] + moved[1] - moved[2])))
+
+
 def _solve(rest: Told, canaries: Told, reading: Reading, expected: float, said: Float[np.ndarray, " total"]) -> _Solved:
     """Memory and shares: the memory at which rest, canaries and their standings agree best, near what is expected.
 
@@ -150,4 +187,5 @@ def _along(
 
 # Half of the 95% quantile of chi-square with one degree of freedom.
 _ALLOWED = 1.92
+_LOWEST = 1e-6
 _FORCES: np.ndarray = np.geomspace(0.3, 1e4, 40)

@@ -156,7 +156,9 @@ def confident_learning(evidence: Evidence) -> list[float]:
     targets = np.array([classes.index(label) for label in labels.tolist()])
     # The one thing taken over: which sample is in which fold.
     keys = [_digest(row + 0.0, target) for row, target in zip(states, targets.tolist(), strict=True)]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
+    direction = np.random.default_rng(evidence.seed).normal(size=states.shape[1]).tolist()
+    along = [dot(row, direction) for row in states.tolist()]
+    order = sorted(range(len(keys)), key=lambda i: (along[i], keys[i]))
     folds = StratifiedKFold(5, shuffle=True, random_state=evidence.seed)
     probabilities = np.zeros((len(states), len(classes)))
     for fit, held_out in folds.split(order, targets[order]):

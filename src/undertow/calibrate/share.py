@@ -16,7 +16,7 @@ from jaxtyping import Float
 from undertow.calibrate.evidence import TOTALS, Seen, heard, standing_evidence
 from undertow.calibrate.mixture import SHARES, label_sizes, likeliest, profiles, shares_of_labels
 from undertow.calibrate.odds import log_odds
-from undertow.calibrate.told import SURE, Reading, Told, forgotten, likelihood_ratio, read_by
+from undertow.calibrate.told import SURE, Reading, Told, as_read, likelihood_ratio, read_by
 
 # Strengths of memory that are tried, and what is expected of it before canaries are asked: centre and scale of a
 # Student t with so many degrees of freedom, whose tails yield to evidence.
@@ -130,11 +130,11 @@ def share_if_hard(rest: Told, share: Share) -> float:
         share: what `estimate_share` says of them.
     """
     from scipy.optimize import minimize_scalar
-    from scipy.special import expit, softmax
+    from scipy.special import expit
 
     if share.value <= 0:
         return 0.0
-    p = softmax(forgotten(rest, share.reading, share.memory), axis=1)
+    p = np.exp(as_read(rest, share.reading, share.memory))
     classes, own = p.shape[1], p[np.arange(len(rest)), rest.labels]
     other, unsure = (1 - own) / (classes - 1), (1 - p.max(axis=1)) * classes / (classes - 1)
     spread = log_odds(share.of_label)[rest.labels]

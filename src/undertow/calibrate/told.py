@@ -144,11 +144,11 @@ def forgotten(told: Told, reading: Reading, memory: float) -> Float[np.ndarray, 
     return logs
 
 
-def as_read(told: Told, reading: Reading) -> Float[np.ndarray, "row class"]:
-    """Logarithms of the probabilities of a model that has no memory of the rows, corrected by its reading."""
+def as_read(told: Told, reading: Reading, memory: float = 0.0) -> Float[np.ndarray, "row class"]:
+    """Logarithms of the probabilities of a model, corrected by its reading, without its memory of the rows."""
     from scipy.special import log_softmax
 
-    result: np.ndarray = log_softmax(forgotten(told, reading, 0.0), axis=1)
+    result: np.ndarray = log_softmax(forgotten(told, reading, memory), axis=1)
     return result
 
 

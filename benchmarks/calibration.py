@@ -50,6 +50,9 @@ ONE_CLASS = 0.8
 PROMISES = {"flagged": ("promised", "achieved"), "removed": ("removed promised", "removed achieved")}
 TEST = 1000
 TRUSTED = 1000
+# Rows of a small case of the encoder: as many, and more where fewer of them than these would be planted. By the best of
+# hundreds of choices, which is lucky too, a few rows of 100 mean little.
+ROWS, PLANTED = 2000, 200
 
 
 @dataclass(frozen=True)
@@ -287,7 +290,7 @@ def main() -> None:
     parser.add_argument(
         "--small",
         action="store_true",
-        help="one seed: the encoder with 2,000 rows, and the language model with 900 at some levels",
+        help="one seed: the encoder with 2,000 rows or more, and the language model with 900 at some levels",
     )
     parser.add_argument("--only", default="", help="run just the cases whose names hold this text")
     parser.add_argument("--model", default="minilm", choices=("minilm", "smollm2"))
@@ -330,7 +333,8 @@ def small_cases() -> list[Case]:
     """
 
     def encoder(kind: str, level: float, task: str = "sst2", *, like: bool = False) -> Case:
-        return Case("minilm", task, kind, level, 2000, 4, 1e-3, 0, level == 0.2 and task == "sst2" and not like, like)
+        rows = ROWS if level == 0 else max(ROWS, round(PLANTED / level))
+        return Case("minilm", task, kind, level, rows, 4, 1e-3, 0, level == 0.2 and task == "sst2" and not like, like)
 
     def language(kind: str, level: float, *, like: bool = False) -> Case:
         return Case("smollm2", "sst2", kind, level, 900, 4, 5e-4, 0, False, like)
@@ -484,7 +488,9 @@ def summary(found: list[dict[str, Any]]) -> str:
     for f in (f for f in found if "accuracy" in f):
         told = ", ".join(f"{name} {value:.3f}" for name, value in f["accuracy"].items())
         lines.append(f"Accuracy, {f['task']}, {f['kind']} {f['level']:.0%}, seed {f['seed']}: {told}.")
-    lines.append(f"Calibration took {np.median([f['extra'] for f in found]):.1%} of the time of an audit (median).")
+    extra = [f["extra"] for f in found]
+    least, most = min(extra), max(extra)
+    lines.append(f"Calibration took {np.median(extra):.1%} of an audit (median), {least:.1%} to {most:.1%}.")
     return "".join(f"- {text}\n" for text in lines if text)
 
 

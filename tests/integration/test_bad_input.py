@@ -316,6 +316,25 @@ def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path):
         assert RunFolder.read(tmp_path).done("influence")
 
 
+def test_a_manifest_that_changes_right_after_it_was_read_is_noticed(tmp_path, monkeypatch):
+    with RunFolder.open(tmp_path, {"seed": 0}).begin({"training": "a"}):
+        pass
+    read = json.loads
+
+    def another_at_work(text: str) -> object:
+        found = read(text)
+        if "stages" in found:
+            (tmp_path / "run.json").write_text(text.replace('"stages": {}', '"stages": {"influence": {}}'))
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(json, "loads", another_at_work)
+        late = RunFolder.open(tmp_path, {"seed": 0})
+    assert RunFolder.read(tmp_path).done("influence")
+    with pytest.raises(RunFolderError, match="was at work in"), late.begin({"training": "a"}):
+        pass
+
+
 def test_exit_codes_of_the_real_command(tmp_path):
     """Messages are printed by the installed command itself, in its own process."""
     command = Path(sys.executable).with_name("undertow")

@@ -63,10 +63,11 @@ _CONTENTS = (
 class RunFolder:
     """A folder with a manifest that says what was asked for and which stages are done."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any], opened: str | None = None) -> None:
+        """``opened`` is what ``run.json`` held when it was looked at; None where there was none."""
         self.path = path
         self.manifest = manifest
-        self._opened = self._on_disk()
+        self._opened = opened
 
     @classmethod
     def open(cls, path: Path, configuration: Mapping[str, Any], *, overwrite: bool = False) -> "RunFolder":
@@ -86,9 +87,10 @@ class RunFolder:
             raise _unusable(path, error) from error
         if held:
             existing = cls.read(path)
-            if not overwrite:
-                _same_or_raise(path, existing.manifest["configuration"], wanted)
-                return existing
+            if overwrite:
+                return cls(path, _new_manifest(wanted), existing._opened)
+            _same_or_raise(path, existing.manifest["configuration"], wanted)
+            return existing
         return cls(path, _new_manifest(wanted))
 
     @contextmanager
@@ -168,14 +170,15 @@ class RunFolder:
                 "Give --out a new or empty folder."
             )
         try:
-            manifest = json.loads(file.read_text())
+            opened = file.read_text()
+            manifest = json.loads(opened)
             manifest["configuration"], manifest["stages"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunFolderError(
                 f"{file} cannot be read ({error}), so what the folder holds is not known and nothing in it is "
                 "touched. Give --out a new folder, or delete this one."
             ) from error
-        return cls(path, manifest)
+        return cls(path, manifest, opened)
 
     @classmethod
     def made(cls, path: Path) -> "RunFolder":

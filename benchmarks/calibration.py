@@ -10,7 +10,7 @@ other. Every case leaves one JSON file under --runs and is not computed again.
     python benchmarks/calibration.py --data GLUE_FOLDER --small     # about two and a half hours on two cores
     python benchmarks/calibration.py --data GLUE_FOLDER             # all tasks, kinds, levels and three seeds
 
-The small setting takes 90 minutes as two processes of one thread (OMP_NUM_THREADS=1), one with --only minilm and one
+The small setting takes two hours as two processes of one thread (OMP_NUM_THREADS=1), one with --only minilm and one
 with --only smollm2; the command without --only then makes the tables.
 """
 

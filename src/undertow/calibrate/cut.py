@@ -151,7 +151,10 @@ def _about_nothing(share: Share, unlearned: str) -> str:
         return f"how many labels are wrong cannot be told: {_UNLEARNED.format(unlearned)}"
     lowest = "none" if share.low < CLEAN else f"{share.low:.0%}"
     if share.high < MUCH:
-        return f"the labels look right (at most {share.high:.1%} of the rows are wrong, perhaps none)"
+        return (
+            f"the labels look right (at most {share.high:.1%} of the rows are wrong, perhaps none, unless wrong labels "
+            "gather in texts that are hard to tell)"
+        )
     return (
         f"how many labels are wrong cannot be told: anything from {lowest} to {share.high:.0%} of the rows goes with "
         "what the model says of them, so no cut can be trusted"

@@ -152,7 +152,12 @@ def test_cuts_of_known_probabilities():
 @pytest.mark.parametrize(
     ("share", "auroc", "goal", "why"),
     [
-        (about(0.005, 0.0, 0.02), 0.9, None, "look right (at most 2.0% of the rows are wrong, perhaps none, unless "),
+        (
+            about(0.005, 0.0, 0.02),
+            0.9,
+            None,
+            "the labels look right (at most 2.0% of the rows are wrong, perhaps none, unless wrong labels gather",
+        ),
         (about(0.02, 0.0, 0.2), 0.9, None, "cannot be told: anything from none to 20% of the rows"),
         (SOME, 0.52, None, "do not tell canaries from the rest"),
         (about(0.3, 0.1, 0.7), 0.9, None, "cannot be told: anything from 10% to 70% of the rows"),

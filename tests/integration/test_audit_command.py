@@ -38,6 +38,7 @@ def test_all_files_are_there_and_no_others(full, plain):
         "removed.jsonl",
         "report.html",
         "run.json",
+        "selection.npy",
     }
     assert {p.name for p in full.folder.iterdir()} == common | {"heldout.parquet"}
     assert {p.name for p in plain.folder.iterdir()} == common

@@ -232,15 +232,43 @@ def test_several_processes_agree_on_the_canaries(files, made, tmp_path):
     pd.testing.assert_frame_equal(two.drop(columns="against"), one.drop(columns="against"), rtol=1e-4)
 
 
-def test_an_interrupted_calibration_goes_on(made, tmp_path):
-    """What a kill after the influence stage leaves: the same canaries, the same harm."""
+@pytest.fixture
+def interrupted(made, tmp_path):
+    """What a kill after the influence stage leaves."""
     folder = tmp_path / "again"
     shutil.copytree(made.folder, folder)
     told = manifest(folder)
     told["stages"] = {name: told["stages"][name] for name in ("fine-tune", "influence")}
     told.pop("results")
     (folder / "run.json").write_text(json.dumps(told))
-    outcome = undertow("audit", *made.arguments, "--out", folder)
+    return folder
+
+
+def test_an_interrupted_calibration_goes_on(made, interrupted):
+    """The same canaries, the same harm."""
+    outcome = undertow("audit", *made.arguments, "--out", interrupted)
     assert outcome.code == 0, outcome.err
-    tables = [pd.read_parquet(f / "harm.parquet") for f in (folder, made.folder)]
+    tables = [pd.read_parquet(f / "harm.parquet") for f in (interrupted, made.folder)]
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_what_the_model_says_of_the_selection_rows_is_computed_where_fine_tuning_did_not_keep_it(made, interrupted):
+    (interrupted / "selection.npy").unlink()
+    outcome = undertow("audit", *made.arguments, "--out", interrupted)
+    assert outcome.code == 0, outcome.err
+    again, before = (pd.read_parquet(f / "harm.parquet") for f in (interrupted, made.folder))
+    pd.testing.assert_frame_equal(again.drop(columns="against"), before.drop(columns="against"), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [(b"nothing", "cannot be read"), (np.zeros((3, 2), dtype=np.float32), "holds logits of shape (3, 2)")],
+)
+def test_what_fine_tuning_left_of_the_selection_rows_is_checked(made, interrupted, held, said):
+    file = interrupted / "selection.npy"
+    file.write_bytes(held) if isinstance(held, bytes) else np.save(file, held)
+    outcome = undertow("audit", *made.arguments, "--out", interrupted)
+    assert outcome.code == 2
+    assert said in " ".join(outcome.err.split())
+    assert "Delete this one file" in " ".join(outcome.err.split())
+    assert list(manifest(interrupted)["stages"]) == ["fine-tune", "influence"]

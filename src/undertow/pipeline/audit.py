@@ -24,7 +24,15 @@ from undertow.pipeline.harm import harm_table
 from undertow.pipeline.influence import influence_step
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
 from undertow.pipeline.kept import check_gradients_folder
-from undertow.pipeline.model import DYNAMICS, Candidate, ModelLike, describe_model, load_candidate, train_candidate
+from undertow.pipeline.model import (
+    DYNAMICS,
+    Candidate,
+    ModelLike,
+    describe_model,
+    load_candidate,
+    selection_probabilities,
+    train_candidate,
+)
 from undertow.pipeline.outcome import Audit, audit_of, finished_audit, results_of, write_outputs
 from undertow.pipeline.probe import TUNED, Opinion, probe_step
 from undertow.pipeline.ranks import Ranks, current_ranks
@@ -32,7 +40,7 @@ from undertow.pipeline.results import ArmResult
 from undertow.pipeline.retrain import compare_arms, removals
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.settings import AuditSettings, settings_from
-from undertow.pipeline.steps import check_device, check_libraries, probabilities_step
+from undertow.pipeline.steps import check_device, check_libraries
 from undertow.progress import Bars, Reporter, Silent, Stopwatch
 
 
@@ -168,9 +176,7 @@ def _calibrated(
     show: Reporter,
 ) -> Calibrated:
     with run.stage("calibration") as outputs:
-        selection = probabilities_step(
-            model, candidate.start.tokenizer, inputs.selection, candidate.settings, reporter=show
-        )
+        selection = selection_probabilities(run, candidate, model, inputs.selection, show)
         rows = Told(influence["sample_probability"].values, influence["sample_label"].values)
         trusted = Told(
             np.concatenate([influence["query_probability"].values, selection]),

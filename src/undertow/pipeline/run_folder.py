@@ -42,6 +42,7 @@ _CONTENTS = (
     "adapter",
     "recorded",
     "dynamics.npy",
+    "selection.npy",
     "influence.zarr",
     "cancellation.parquet",
     "reductions",

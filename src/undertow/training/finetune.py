@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
@@ -21,7 +21,7 @@ from undertow.models.quiet import quiet_loading
 from undertow.training.checkpoints import CheckpointRecorder
 from undertow.training.config import FinetuneConfig
 from undertow.training.dynamics import FILE as DYNAMICS_FILE
-from undertow.training.dynamics import Dynamics, DynamicsRecorder
+from undertow.training.dynamics import SELECTION_FILE, Dynamics, DynamicsRecorder, SelectionRecorder
 from undertow.training.sampler import LengthBucketSampler
 
 Advance = Callable[[int], None]
@@ -36,12 +36,14 @@ class Finetuned:
         selection_loss: mean loss on the selection split after each epoch.
         best_epoch: 1-based epoch whose weights were kept.
         dynamics: margins of the training samples in every epoch.
+        selection_logits: of the selection samples by the model, in the precision that evaluates (``mixed_precision``).
     """
 
     model: nn.Module
     selection_loss: tuple[float, ...]
     best_epoch: int
     dynamics: Dynamics
+    selection_logits: Float[np.ndarray, "m classes"]
 
 
 class _Rows(torch.utils.data.Dataset["tuple[_Rows, int]"]):
@@ -77,13 +79,15 @@ class _Collator:
 class _Trainer(Trainer):  # type: ignore[misc]
     """A Trainer with batches of similar length, which stops at the first loss that is not finite.
 
-    ``dynamics`` notes the margins of the batches that it trains on.
+    ``dynamics`` notes the margins of the batches that it trains on, ``selection`` the logits of those that it
+    evaluates.
     """
 
-    def __init__(self, *, dynamics: DynamicsRecorder, **options: Any) -> None:
+    def __init__(self, *, dynamics: DynamicsRecorder, selection: SelectionRecorder, **options: Any) -> None:
         super().__init__(**options)
         self.model_accepts_loss_kwargs = False  # ours is a mean over the batch, to be averaged over those of a step
         self.dynamics = dynamics
+        self.selection = selection
 
     def _get_train_sampler(self, train_dataset: _Rows | None = None) -> LengthBucketSampler:
         rows = train_dataset or self.train_dataset
@@ -108,13 +112,23 @@ class _Trainer(Trainer):  # type: ignore[misc]
             raise TrainingError(_diverged(rows[bad].tolist(), len(rows), self.state.global_step, model.training))
         if model.training:
             self.dynamics.add(int(self.state.epoch), positions, outputs.logits, labels)
+        else:
+            self.selection.add(positions, outputs.logits)
         loss = losses.mean()
         return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        metrics: dict[str, float] = super().evaluate(*arguments, **options)
+        # As the Trainer decides, after this, which checkpoint is the best: the first of equals.
+        before = self.state.best_metric
+        self.selection.end(best=before is None or metrics["eval_loss"] < before)
+        return metrics
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         super().save_model(output_dir, _internal_call)
         if output_dir is not None:  # a checkpoint, whose trainer state comes after this
             self.dynamics.save(Path(output_dir))
+            self.selection.save(Path(output_dir))
 
 
 class _Follower(TrainerCallback):  # type: ignore[misc]
@@ -187,9 +201,11 @@ def fine_tune(
         RunFolderError: when ``folder`` or ``record`` holds another training.
     """
     train_ids, selection_ids = rows or (np.arange(len(train)), np.arange(len(selection)))
-    dynamics, checkpoint = DynamicsRecorder(config.epochs, len(train)), _last_whole_checkpoint(folder)
+    dynamics, said = DynamicsRecorder(config.epochs, len(train)), SelectionRecorder(len(selection))
+    checkpoint = _last_whole_checkpoint(folder)
     if checkpoint is not None:
         dynamics.restore(checkpoint)
+        said.restore(checkpoint)
     with quiet_loading():
         trainer = _Trainer(
             model=model,
@@ -199,6 +215,7 @@ def fine_tune(
             data_collator=_Collator(pad_id),
             callbacks=[_Follower(advance), *([CheckpointRecorder(record)] if record else [])],
             dynamics=dynamics,
+            selection=said,
         )
         trainer.remove_callback(PrinterCallback)
         try:
@@ -211,7 +228,8 @@ def fine_tune(
     best = min(range(len(losses)), key=losses.__getitem__)
     trained: nn.Module = trainer.model
     trained.eval()
-    return Finetuned(trained, losses, best + 1, dynamics.finished())
+    assert said.best is not None
+    return Finetuned(trained, losses, best + 1, dynamics.finished(), said.best)
 
 
 def _last_whole_checkpoint(folder: Path) -> Path | None:
@@ -220,7 +238,7 @@ def _last_whole_checkpoint(folder: Path) -> Path | None:
     for checkpoint in newest_first:
         try:
             json.loads((checkpoint / TRAINER_STATE_NAME).read_text())  # written last
-            if (checkpoint / DYNAMICS_FILE).is_file():
+            if all((checkpoint / name).is_file() for name in (DYNAMICS_FILE, SELECTION_FILE)):
                 return checkpoint.resolve()
         except (OSError, ValueError):
             pass

@@ -50,6 +50,7 @@ def after(steps: int) -> Callable[[int], None]:
 
 def tune(folder: Path, *, model: nn.Module | None = None, epochs: int = EPOCHS, **options: Any) -> Finetuned:
     """Fine-tune the tiny model; the same folder goes on where an interrupted call stopped."""
-    config = FinetuneConfig(epochs=epochs, batch_size=BATCH, learning_rate=0.02, seed=3)
+    rate = options.pop("learning_rate", 0.02)
+    config = FinetuneConfig(epochs=epochs, batch_size=BATCH, learning_rate=rate, seed=3)
     train = options.pop("train", None) or training_rows()
     return fine_tune(model or tiny_model(), train, SELECTION, config, pad_id=PAD, folder=folder, **options)

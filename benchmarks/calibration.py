@@ -22,6 +22,7 @@ import argparse
 import itertools
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ from undertow.pipeline.steps import fine_tune_step, predict_step
 from undertow.progress import Silent
 
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.4)
+# The level at which few labels are wrong.
+FEW = 0.05
 CUTS = (0.02, 0.05, 0.1, 0.2, 0.3)
 # Share of class-conditional flips that fall on the first class.
 ONE_CLASS = 0.8
@@ -297,7 +300,12 @@ def main() -> None:
         help="one seed: the encoder with 2,000 rows or more, and the language model with 900 at some levels",
     )
     parser.add_argument(
-        "--again", nargs="+", type=int, default=[], metavar="SEED", help="with --small: its main cases with these seeds"
+        "--again",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="SEED",
+        help="with --small: cases of the encoder with these seeds",
     )
     parser.add_argument("--only", default="", help="run just the cases whose names hold this text")
     parser.add_argument("--model", default="minilm", choices=("minilm", "smollm2"))
@@ -329,7 +337,7 @@ def main() -> None:
 def cases(options: argparse.Namespace) -> list[Case]:
     """All cases; clean data has one kind."""
     if options.again:
-        return [case for seed in options.again for case in main_cases(seed)]
+        return again_cases(options.again)
     if options.small:
         return small_cases()
     return [
@@ -357,10 +365,15 @@ def small_cases() -> list[Case]:
     return every + like + hard + [language(*one) for one in some]
 
 
-def main_cases(seed: int) -> list[Case]:
-    """What is run with further seeds: the encoder on SST-2 with all kinds and levels, and on QNLI."""
+def again_cases(seeds: Sequence[int]) -> list[Case]:
+    """The encoder on SST-2 with further seeds: all kinds and levels with the first of them.
+
+    With all of them 5% of SST-2, and QNLI: where with seed 0 the calibrated harm was furthest behind.
+    """
     every = [(k, level) for level, k in itertools.product(LEVELS, KINDS) if level > 0 or k == KINDS[0]]
-    return [*(encoder(k, level, seed=seed) for k, level in every), encoder("uniform", 0.2, "qnli", seed=seed)]
+    shown = [(k, level, seed) for k, level in every for seed in (seeds if level == FEW else seeds[:1])]
+    qnli = [encoder("uniform", 0.2, "qnli", seed=seed) for seed in seeds]
+    return [*(encoder(k, level, seed=seed) for k, level, seed in shown), *qnli]
 
 
 def encoder(kind: str, level: float, task: str = "sst2", *, seed: int = 0, like: bool = False) -> Case:

@@ -12,38 +12,23 @@ from common import table
 KINDS = ("uniform", "class", "instance")
 # What a case has of the precision of its flagged and of its removed rows.
 PROMISES = {"flagged": ("promised", "achieved"), "removed": ("removed promised", "removed achieved")}
+# The columns that a table has of them.
+CUT_COLUMNS = tuple(column for name in PROMISES for column in (name, "promised", "achieved"))
 
 
 def tables(found: list[dict[str, Any]]) -> str:
     """The cases, and what they come to."""
-    head = (
-        "noise",
-        "share",
-        "if hard",
-        "true",
-        "flagged",
-        "promised",
-        "achieved",
-        "removed",
-        "promised",
-        "achieved",
-        "calibrated",
-        "best",
-        "probe",
-        "vote",
-        "loss",
-        "CL",
-    )
+    scores = ("calibrated", "best", "probe", "vote", "loss", "CL")
+    head = ("noise", "share", "if hard", "true", *CUT_COLUMNS, *scores)
     rows = []
     for f in found:
         value, low, high = f["share"]
         ndr = f.get("ndr", {})
         numbers = [f"{ndr[n]:.3f}" if n in ndr else "" for n in ("calibrated", "best", "probe", "vote", "loss")]
         numbers.append(f"{ndr['confident learning']:.3f}" if "confident learning" in ndr else "")
-        cut = [told for name in PROMISES for told in cut_at(f, name)]
+        cut = [told for name, keys in PROMISES.items() for told in cut_told(f[name], *(f[key] for key in keys))]
         share = f"{value:.1%} ({low:.1%}–{high:.1%})"
-        name = f"{f['model']}, {f['task']}, {f['kind'] if f['level'] else 'clean'}, seed {f['seed']}"
-        name += ", like" if f["like"] else ""
+        name = f"{planted(f)}, seed {f['seed']}" + (", like" if f["like"] else "")
         rows.append((name, share, f"{f['share if hard']:.1%}", f"{f['true share']:.1%}", *cut, *numbers))
     hard = [f for f in found if f["kind"] == "instance" and f["level"]]
     others = [f for f in found if f not in hard]
@@ -68,10 +53,27 @@ def curve(found: list[dict[str, Any]]) -> str:
     return table(("probability of being wrong", "rows", "mean", "wrong"), lines)
 
 
-def cut_at(found: dict[str, Any], name: str) -> list[str]:
+def planted(found: dict[str, Any]) -> str:
+    """Model, task and noise of a case, as a table has them."""
+    return f"{found['model']}, {found['task']}, {found['kind'] if found['level'] else 'clean'}"
+
+
+def cut_told(share: float, promised: float | None, achieved: float | None) -> list[str]:
     """Share of the flagged or removed rows, their promised and achieved precision, as a table has them."""
-    precisions = (found[key] for key in PROMISES[name])
-    return [f"{found[name]:.1%}", *("" if p is None else f"{p:.2f}" for p in precisions)]
+    return [f"{share:.1%}", *("" if p is None else f"{p:.2f}" for p in (promised, achieved))]
+
+
+def ways_told(noisy: list[dict[str, Any]]) -> list[str]:
+    """NDR@30 of each way to one harm, averaged over some cases, as a line where there are any."""
+    means = {way: np.mean([f["ways"][way] for f in noisy]) for way in ("average", "single", "learned")} if noisy else {}
+    told = ", ".join(f"{way} {mean:.3f}" for way, mean in means.items())
+    return [f"NDR@30 over the rows that are no canaries, by way: {told}."] if told else []
+
+
+def clean_told(found: list[dict[str, Any]]) -> list[str]:
+    """What was flagged of clean data at most, as a line where there is any."""
+    clean = [f["flagged"] for f in found if not f["level"]]
+    return [f"Flagged of clean data: at most {max(clean):.1%}."] if clean else []
 
 
 def promises(found: list[dict[str, Any]], name: str) -> np.ndarray:
@@ -106,10 +108,7 @@ def summary(found: list[dict[str, Any]]) -> str:
         f"Regret of the calibrated harm against the choice that is best by one half of the planted rows, by the other "
         f"half: mean {np.mean(halves):.3f}, worst {max(halves):.3f}."
     )
-    means = {way: np.mean([f["ways"][way] for f in noisy]) for way in ("average", "single", "learned")} if noisy else {}
-    if means:
-        told = ", ".join(f"{way} {mean:.3f}" for way, mean in means.items())
-        lines.append(f"NDR@30 over the rows that are no canaries, by way: {told}.")
+    lines += ways_told(noisy)
     errors = [abs(f["share"][0] - f["true share"]) for f in found]
     lines.append(
         f"Share: mean error {np.mean(errors):.3f}, worst {max(errors):.3f}; "
@@ -137,15 +136,14 @@ def summary(found: list[dict[str, Any]]) -> str:
                 f"would make the mean {chance.mean():.3f}, were every promise right."
             )
     lines.append(f"Precision at fixed cuts: mean error {np.mean(at_cuts):.3f}, worst {max(at_cuts):.3f}.")
-    clean = [f["flagged"] for f in found if not f["level"]]
-    lines.append(f"Flagged of clean data: at most {max(clean):.1%}." if clean else "")
+    lines += clean_told(found)
     for f in (f for f in found if "accuracy" in f):
         told = ", ".join(f"{name} {value:.3f}" for name, value in f["accuracy"].items())
         lines.append(f"Accuracy, {f['task']}, {f['kind']} {f['level']:.0%}, seed {f['seed']}: {told}.")
     extra = [f["extra"] for f in found]
     least, most = min(extra), max(extra)
     lines.append(f"Calibration took {np.median(extra):.1%} of an audit (median), {least:.1%} to {most:.1%}.")
-    return "".join(f"- {text}\n" for text in lines if text)
+    return "".join(f"- {text}\n" for text in lines)
 
 
 def by_cell(found: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -156,82 +154,64 @@ def by_cell(found: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return list(cells.values())
 
 
-def together(cell: list[dict[str, Any]], name: str) -> tuple[float, float, float] | None:
+def together(cell: list[dict[str, Any]], name: str) -> tuple[float, float | None, float | None]:
     """Share of the flagged or removed rows of all seeds, their promised and achieved precision; None without rows."""
     promised, achieved, rows = promises(cell, name)
-    if not len(rows):
-        return None
-    part = rows.sum() / sum(f["rows"] for f in cell)
-    return float(part), float(promised @ rows / rows.sum()), float(achieved @ rows / rows.sum())
+    count = rows.sum()
+    if not count:
+        return 0.0, None, None
+    return float(count / sum(f["rows"] for f in cell)), float(promised @ rows / count), float(achieved @ rows / count)
 
 
-def best_on_average(cell: list[dict[str, Any]]) -> tuple[str, float]:
-    """The choice with the highest mean NDR@30 over the seeds, and that mean."""
+def on_average(cell: list[dict[str, Any]]) -> tuple[str, float, float]:
+    """The choice with the highest mean NDR@30 over the seeds, that mean, and that of the calibrated harm."""
     means = {name: float(np.mean([f["choices"][name] for f in cell])) for name in cell[0]["choices"]}
     name = max(means, key=lambda choice: means[choice])
-    return name, means[name]
+    return name, means[name], float(np.mean([f["ndr"]["calibrated"] for f in cell]))
 
 
 def cell_tables(found: list[dict[str, Any]]) -> str:
     """Cells of several seeds: what was promised of all their rows, and the choice that is best on average."""
-    head = (
-        "noise",
-        "rows",
-        "seeds",
-        "share",
-        "true",
-        "intervals",
-        "flagged",
-        "promised",
-        "achieved",
-        "removed",
-        "promised",
-    )
-    head += ("achieved", "calibrated", "best", "regret", "at worst", "best choice")
+    scores = ("calibrated", "best", "regret", "at worst", "best choice")
+    head = ("noise", "rows", "seeds", "share", "true", "intervals", *CUT_COLUMNS, *scores)
     cells = by_cell(found)
-    return table(head, map(cell_line, cells)) + "\n" + "".join(f"- {text}\n" for text in cell_summary(cells))
+    said = [*cell_summary(cells), *clean_told(found)]
+    return table(head, map(cell_line, cells)) + "\n" + "".join(f"- {text}\n" for text in said)
 
 
 def cell_line(cell: list[dict[str, Any]]) -> list[str]:
     """A cell as the table has it; "at worst" is the regret in one seed against the best of that seed."""
     one = cell[0]
     share, true = (
-        float(np.mean(values)) for values in zip(*((f["share"][0], f["true share"]) for f in cell), strict=True)
+        float(np.mean(values)) for values in ([f["share"][0] for f in cell], [f["true share"] for f in cell])
     )
-    told = [f"{one['model']}, {one['task']}, {one['kind'] if one['level'] else 'clean'}", f"{one['rows']:,}"]
-    told.append(", ".join(str(seed) for seed in sorted(f["seed"] for f in cell)))
+    told = [planted(one), f"{one['rows']:,}", ", ".join(str(seed) for seed in sorted(f["seed"] for f in cell))]
     told += [f"{share:.1%}", f"{true:.1%}", f"{sum(map(holds, cell))} of {len(cell)}"]
-    for name in PROMISES:
-        cut = together(cell, name)
-        told += ["0.0%", "", ""] if cut is None else [f"{cut[0]:.1%}", f"{cut[1]:.2f}", f"{cut[2]:.2f}"]
+    told += [text for name in PROMISES for text in cut_told(*together(cell, name))]
     if not one["level"]:
         return [*told, *[""] * 5]
-    choice, best = best_on_average(cell)
-    mine = float(np.mean([f["ndr"]["calibrated"] for f in cell]))
+    choice, best, mine = on_average(cell)
     worst = max(f["ndr"]["best"] - f["ndr"]["calibrated"] for f in cell)
     return [*told, *(f"{value:.3f}" for value in (mine, best, best - mine, worst)), choice]
 
 
 def cell_summary(cells: list[list[dict[str, Any]]]) -> list[str]:
     """Regret, ways and precision over all cells."""
-    said = []
-    noisy = [cell for cell in cells if cell[0]["level"]]
+    said, noisy = [], [cell for cell in cells if cell[0]["level"]]
     if noisy:
-        regrets = [best_on_average(cell)[1] - float(np.mean([f["ndr"]["calibrated"] for f in cell])) for cell in noisy]
-        means = (f"{way} {np.mean([f['ways'][way] for c in noisy for f in c]):.3f}" for way in noisy[0][0]["ways"])
+        regrets = [best - mine for _, best, mine in map(on_average, noisy)]
         said.append(
             "Regret in NDR@30 of the calibrated harm against the choice that is best on average over the seeds: mean "
             f"{np.mean(regrets):.3f}, worst {max(regrets):.3f}."
         )
-        said.append(f"NDR@30 over the rows that are no canaries, by way: {', '.join(means)}.")
+    said += ways_told([f for cell in noisy for f in cell])
     for name in PROMISES:
-        cuts = [(cell[0]["kind"], cut) for cell in cells if (cut := together(cell, name)) is not None]
+        cuts = [(cell[0]["kind"], *together(cell, name)) for cell in cells]
         for title, kinds in (("all", KINDS), *((kind, (kind,)) for kind in KINDS)):
-            off = np.array([promised - achieved for kind, (_, promised, achieved) in cuts if kind in kinds])
+            off = np.array([promised - achieved for kind, share, promised, achieved in cuts if share and kind in kinds])
             if len(off):
                 said.append(
                     f"Precision of the {name} rows of all seeds together, {title}: mean error "
                     f"{np.abs(off).mean():.3f}, promised minus achieved from {off.min():.3f} to {off.max():.3f}."
                 )
-    clean = [f["flagged"] for cell in cells for f in cell if not f["level"]]
-    return [*said, f"Flagged of clean data: at most {max(clean):.1%}."] if clean else said
+    return said

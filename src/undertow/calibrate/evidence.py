@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from undertow.calibrate.mixture import label_sizes, shares_of_labels
-from undertow.calibrate.odds import with_mean
+from undertow.calibrate.odds import probabilities, shifts_to_mean
 from undertow.calibrate.probability import belief, canary_likelihood, form_of
 from undertow.calibrate.told import SURE, Reading, Told, likelihood_ratio
 
@@ -65,13 +65,13 @@ def standing_evidence(
         form = form_of(seen.rest, total / (total + (1 - total) * np.exp(ratio)))
         of_label = shares_of_labels(own_shares, total, sizes, reading)
         righted = total / (classes - 1)
-        for b, bend in enumerate(bends):
-            bent = form.bent(*bend)
-            for mine, among, label in groups:
-                here, there = (np.interp(u, form.standing, bent) for u in (seen.canaries[mine], among))
-                share = total if label is None else of_label[label]
-                wrong = np.clip(with_mean(here, there, share), SURE, 1 - SURE)
-                found_by[t, b, mine] = canary_likelihood(wrong, float(share), righted)
+        for mine, among, label in groups:
+            here, there = (form.at(u) for u in (seen.canaries[mine], among))
+            share = float(total if label is None else of_label[label])
+            shifts = shifts_to_mean(np.stack([there.bent(*bend) for bend in bends]), share)
+            odds = np.stack([here.bent(*bend) for bend in bends]) + shifts[:, None]
+            wrong = np.clip(probabilities(odds), SURE, 1 - SURE)
+            found_by[t][:, mine] = canary_likelihood(wrong, share, righted)
     return found_by, np.array([belief(*bend) for bend in bends])
 
 

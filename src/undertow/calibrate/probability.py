@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 from jaxtyping import Float, Int
 
-from undertow.calibrate.odds import log_odds, shift_to_mean, with_mean
+from undertow.calibrate.odds import log_odds, probabilities, shift_to_mean, shifts_to_mean
 
 # How far canaries are believed where they contradict the model's doubts: deviations of the logarithm of the slope, and
 # of the tilt.
@@ -57,6 +57,11 @@ class Form:
     doubts: Float[np.ndarray, " point"]
     steep: Float[np.ndarray, " point"]
 
+    def at(self, standing: Float[np.ndarray, " row"]) -> "Form":
+        """The form at some standings, of equal weight; straight between its points, as all that is bent from it is."""
+        doubts, steep = (np.interp(standing, self.standing, values) for values in (self.doubts, self.steep))
+        return Form(standing, np.full(len(standing), 1 / max(len(standing), 1)), doubts, steep)
+
     def bent(self, slope: float, tilt: float) -> Float[np.ndarray, " point"]:
         """Log-odds at each standing, up to a constant."""
         found: np.ndarray = slope * self.doubts + tilt * self.steep
@@ -78,8 +83,8 @@ def belief(slope: float, tilt: float) -> float:
 
 
 def canary_likelihood(
-    wrong: Float[np.ndarray, " canary"], share: float, righted: float
-) -> Float[np.ndarray, " canary"]:
+    wrong: Float[np.ndarray, "*canary"], share: float, righted: float
+) -> Float[np.ndarray, "*canary"]:
     """Log-likelihood of where canaries stand: as wrong rows do, or as right ones where the new label is the true one.
 
     Args:
@@ -116,10 +121,12 @@ def odds_curve(
     form, righted = form_of(rest, doubts), share / (classes - 1)
     if canaries is None:
         return Curve(form.standing, form.bent(1.0, _TILTS[0]), 1.0, float(_TILTS[0]))
+    bends = list(product(_SLOPES, _TILTS))
+    shapes = np.stack([form.bent(*bend) for bend in bends])
+    shifts = shifts_to_mean(shapes, share, form.weights)
     best: tuple[float, Curve] | None = None
-    for slope, tilt in product(_SLOPES, _TILTS):
-        bent = form.bent(slope, tilt)
-        wrong = with_mean(bent, bent, share, form.weights)
+    for (slope, tilt), bent, shift in zip(bends, shapes, shifts, strict=True):
+        wrong = probabilities(bent + shift)
         here = np.clip(np.interp(canaries, form.standing, wrong), _LEAST, 1 - _LEAST)
         cost = belief(slope, tilt) - float(canary_likelihood(here, share, righted).sum())
         if best is None or cost < best[0]:

@@ -14,7 +14,7 @@ from undertow.errors import ConfigError, ModelError, TrainingError
 from undertow.models.kernels import QuickLinear
 
 # Tokens of a batch, padding included: the states of all layers of one batch are held at a time.
-TOKEN_BUDGET = 1024
+TOKEN_BUDGET = 2048
 POOLINGS = ("last", "mean")
 # The layers at the ends of the four quarters of a model, instead of a list of layers.
 QUARTERS = "quarters"

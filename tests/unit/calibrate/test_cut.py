@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from undertow.calibrate.cut import expected_cuts, highest_auroc, suggest
 from undertow.calibrate.goal import Goal
-from undertow.calibrate.odds import log_odds, with_mean
+from undertow.calibrate.odds import log_odds, probabilities, shift_to_mean, shifts_to_mean, with_mean
 from undertow.calibrate.probability import label_offsets, odds_curve
 from undertow.calibrate.share import LEAST, Share, doubts, estimate_share
 from undertow.calibrate.standing import standing
@@ -90,6 +90,17 @@ def test_log_odds_are_finite_and_turned_back():
     shares = np.array([0.0, 0.2, 1.0])
     assert np.isfinite(log_odds(shares)).all()
     assert with_mean(log_odds(shares[1:2]), log_odds(shares[1:2]), 0.2) == pytest.approx(0.2)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4), st.integers(1, 6), st.floats(0.001, 0.9), st.integers(0, 99))
+def test_many_cases_are_shifted_as_each_by_itself(cases: int, rows: int, mean: float, seed: int):
+    random = np.random.default_rng(seed)
+    odds, weights = random.normal(0, 2, (cases, rows)), random.dirichlet(np.ones(rows))
+    shifts = shifts_to_mean(odds, mean, weights)
+    assert shifts == pytest.approx([shift_to_mean(one, mean, weights) for one in odds], abs=1e-8)
+    assert probabilities(odds + shifts[:, None]) @ weights == pytest.approx(np.full(cases, mean), abs=1e-9)
+    assert shifts_to_mean(odds, mean) == pytest.approx([shift_to_mean(one, mean) for one in odds], abs=1e-8)
 
 
 def test_canaries_bend_a_curve_that_is_too_flat():

@@ -38,6 +38,12 @@ def made(files, tmp_path_factory):
     return run(tmp_path_factory.mktemp("runs") / "calibrated", *files, *more)
 
 
+@pytest.fixture(scope="module")
+def chosen(files, tmp_path_factory):
+    """By an aggregation and with a cut that the user chose."""
+    return run(tmp_path_factory.mktemp("runs") / "chosen", *files, "--plant", 0.2, "--cut", 0.1, "--aggregate", "vote")
+
+
 def manifest(folder):
     return json.loads((folder / "run.json").read_text())
 
@@ -128,12 +134,11 @@ def test_rows_unlike_the_trusted_ones_are_said_where_it_shows(made, power, said)
     assert any(f"(power {power:.2f}; 1 is as sure)" in remark for remark in page.calibration.remarks) == said
 
 
-def test_the_summary_says_whose_score_the_audits_is(made, files, tmp_path):
+def test_the_summary_says_whose_score_the_audits_is(made, chosen):
     assert "calibrated, the audit's" in made.outcome.said
     assert "cosine, layers all" in made.outcome.said
-    asked = run(tmp_path / "asked", *files, "--plant", 0.2, "--aggregate", "mean")
-    assert "cosine, the audit's" in asked.outcome.said
-    assert "cosine, layers all" not in asked.outcome.said
+    assert "cosine, the audit's" in chosen.outcome.said
+    assert "cosine, layers all" not in chosen.outcome.said
 
 
 def test_canaries_stand_behind_the_users_rows_in_the_tensor_alone(made):
@@ -153,11 +158,10 @@ def test_the_same_command_finds_it_finished(made):
     assert "is finished" in again.err
 
 
-def test_goals_and_cuts(files, tmp_path):
+def test_goals_and_cuts(files, chosen, tmp_path):
     goal = run(tmp_path / "goal", *files, "--plant", 0.2, "--target-recall", 0.999)
     best = run(tmp_path / "best", *files, "--plant", 0.2)
-    fixed = run(tmp_path / "fixed", *files, "--plant", 0.2, "--cut", 0.1, "--aggregate", "vote")
-    told, other = manifest(goal.folder)["results"], manifest(fixed.folder)["results"]
+    told, other = manifest(goal.folder)["results"], manifest(chosen.folder)["results"]
     assert told["calibration"]["recall"] >= 0.999
     assert pd.read_parquet(goal.folder / "cuts.parquet")["recall"][told["flagged"] - 1] < 0.999
     f1 = pd.read_parquet(best.folder / "cuts.parquet")["f1"]

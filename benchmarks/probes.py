@@ -1,0 +1,147 @@
+"""What probes alone say of the share of wrong labels and of each row, in minutes: calibration without fine-tuning.
+
+Plants noise as benchmarks/calibration.py does, at all kinds and levels, and canaries beside it; lets probes of the
+encoder learn from it; and holds the estimated share and the precision that their doubts promise against what was
+planted. Who changes how shares are estimated looks here first, at many seeds, and runs benchmarks/calibration.py last:
+with seeds that were not looked at here.
+
+    python benchmarks/probes.py --data GLUE_FOLDER --seeds 11 12 13
+"""
+
+import argparse
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from calibration import LEVELS, ROWS, TRUSTED, encoder, plant
+from calibration_tables import KINDS
+from common import bundled_minilm, glue, table, write_section
+from undertow.baselines.probe import balanced, probe_probabilities
+from undertow.calibrate.agreement import agreed_power, at_power
+from undertow.calibrate.canaries import canary_count, draw_canaries
+from undertow.calibrate.cut import expected_cuts
+from undertow.calibrate.pool import pooled
+from undertow.calibrate.share import Share, doubts, estimate_share, share_if_hard
+from undertow.calibrate.told import Told, class_priors
+from undertow.data import Samples, encode, stratified_subset
+from undertow.gradients.hidden import QUARTERS, hidden_states
+from undertow.models.loading import load_model
+from undertow.models.sources import resolve_model
+from undertow.pipeline.probe import TRUSTED_WEIGHTS
+from undertow.pipeline.settings import AuditSettings
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came out of one kind, level and seed."""
+
+    kind: str
+    level: float
+    share: Share
+    hard: float
+    true: float
+    promised: float
+    flagged: np.ndarray
+    power: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with TASK/train.jsonl and validation.jsonl")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
+    parser.add_argument("--task", default="sst2")
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--write", type=Path, help="Markdown file whose section 'probes' is replaced")
+    options = parser.parse_args()
+    train, validation = glue(options.data, options.task)
+    found = []
+    for seed in options.seeds:
+        rows, trusted = (stratified_subset(s, n, seed=seed) for s, n in ((train, options.rows), (validation, TRUSTED)))
+        states = np.concatenate([states_of(part) for part in (rows, trusted)], axis=1)
+        for level, kind in itertools.product(LEVELS, KINDS):
+            if level > 0 or kind == KINDS[0]:
+                found.append(read(states, rows, trusted, kind, level, seed))
+                print(f"seed {seed}: {', '.join(row_of(found[-1:]))}", flush=True)
+    text = summary(found, options)
+    print("\n" + text)
+    if options.write:
+        write_section(options.write, "probes", text)
+
+
+def states_of(samples: Samples) -> np.ndarray:
+    """Mean hidden states at the end of each quarter of the encoder."""
+    loaded = load_model(resolve_model(str(bundled_minilm())), samples.classes)
+    encoded = encode(samples, loaded.tokenizer, 64 if samples.text_pairs is None else 128)
+    pad = loaded.tokenizer.pad_token_id
+    states = hidden_states(loaded.model, encoded, pad_id=pad, layers=QUARTERS, pooling=["mean"]).mean
+    assert states is not None
+    return states
+
+
+def read(states: np.ndarray, rows: Samples, trusted: Samples, kind: str, level: float, seed: int) -> Found:
+    """Plant noise and canaries, and ask the probes, as `undertow.pipeline.probe.probe_step` does."""
+    noisy, bad = plant(rows, encoder(kind, level, seed=seed))
+    n, classes = len(rows), len(rows.classes)
+    drawn = draw_canaries(noisy.labels, canary_count(n, AuditSettings().canaries), seed=seed)
+    labels = np.concatenate([drawn.taught(noisy.labels), trusted.labels])
+    ours, theirs = balanced(labels[:n]), balanced(labels[n:])
+    weights = [np.concatenate([ours, weight * theirs]) for weight in TRUSTED_WEIGHTS]
+    said = [probe_probabilities(layer, labels, w, classes) for layer in states for w in weights]
+    audited = [Told(p[:n], noisy.labels, held_out=True) for p in said]
+    known = [Told(p[n:], trusted.labels, held_out=True) for p in said]
+    last = slice(len(weights) - 1, None, len(weights))
+    power = agreed_power(audited[last], known[last])
+    pool, calibrating = pooled(audited, known, seed=seed)
+    told = at_power(pool, power, class_priors(calibrating))
+    rest = np.setdiff1d(np.arange(n), drawn.positions)
+    own = told.take(rest)
+    asked = Told(told.probabilities[drawn.positions], noisy.labels[drawn.positions], drawn.labels, held_out=True)
+    share = estimate_share(own, asked, calibrating, seed=seed)
+    wrong = doubts(own, share)
+    order = np.argsort(-wrong)
+    flagged = order[: int(expected_cuts(*[wrong[order]] * 3).f1.argmax())]
+    promised = float(wrong[flagged].mean()) if len(flagged) else np.nan
+    return Found(
+        kind, level, share, share_if_hard(own, share), float(bad[rest].mean()), promised, bad[rest][flagged], power
+    )
+
+
+def row_of(found: list[Found]) -> tuple[str, ...]:
+    """A line of the table: one kind and level, over its seeds."""
+    share, hard, true = np.mean([(f.share.value, f.hard, f.true) for f in found], axis=0)
+    held = sum(f.share.low <= f.true <= f.share.high for f in found)
+    error = np.mean([abs(f.share.value - f.true) for f in found])
+    flagged = np.mean([len(f.flagged) for f in found])
+    promised = np.mean([f.promised for f in found])
+    achieved = np.mean([f.flagged.mean() for f in found])
+    apart = np.mean([abs(f.promised - f.flagged.mean()) for f in found])
+    kind = found[0].kind if found[0].level else "clean"
+    shares = (f"{share:.1%}", f"{hard:.1%}", f"{true:.1%}", f"{error:.1%}", f"{held} of {len(found)}")
+    if not found[0].level:
+        return (kind, *shares, f"{flagged:.0f}", "", "", "")
+    return (kind, *shares, f"{flagged:.0f}", f"{promised:.2f}", f"{achieved:.2f}", f"{apart:.3f}")
+
+
+def summary(found: list[Found], options: argparse.Namespace) -> str:
+    """One line a kind and level, and the means of each kind."""
+    head = ("noise", "share", "if hard", "true", "error", "intervals", "rows", "promised", "achieved", "apart")
+    lines = []
+    for level, kind in itertools.product(LEVELS, KINDS):
+        some = [f for f in found if (f.kind, f.level) == (kind, level)]
+        if some:
+            lines.append(row_of(some))
+    means = []
+    for kind in KINDS:
+        some = [f for f in found if f.kind == kind and f.level]
+        error = np.mean([abs(f.share.value - f.true) for f in some])
+        apart = np.mean([abs(f.promised - f.flagged.mean()) for f in some])
+        means.append(f"- {kind}: error of the share {error:.3f}, of the promised precision {apart:.3f}.\n")
+    seeds = ", ".join(map(str, options.seeds))
+    title = f"MiniLM-L6, {options.task}, {options.rows:,} rows, seeds {seeds}.\n\n"
+    return f"{title}{table(head, lines)}\n{''.join(means)}"
+
+
+if __name__ == "__main__":
+    main()

@@ -335,16 +335,20 @@ def main() -> None:
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
-    """All cases; clean data has one kind."""
+    """All cases that are asked for."""
     if options.again:
         return again_cases(options.again)
     if options.small:
         return small_cases()
     return [
         Case(options.model, t, kind, level, options.rows, options.epochs, options.learning_rate, s, level == 0.2)
-        for t, s, level, kind in itertools.product(options.task, range(options.seeds), LEVELS, KINDS)
-        if level > 0 or kind == KINDS[0]
+        for t, s, (kind, level) in itertools.product(options.task, range(options.seeds), kinds_and_levels())
     ]
+
+
+def kinds_and_levels() -> list[tuple[str, float]]:
+    """All that is planted; clean data has one kind."""
+    return [(kind, level) for level, kind in itertools.product(LEVELS, KINDS) if level > 0 or kind == KINDS[0]]
 
 
 def small_cases() -> list[Case]:
@@ -358,7 +362,7 @@ def small_cases() -> list[Case]:
     def language(kind: str, level: float, *, like: bool = False) -> Case:
         return Case("smollm2", "sst2", kind, level, 900, 4, 5e-4, 0, False, like)
 
-    every = [encoder(k, level) for level, k in itertools.product(LEVELS, KINDS) if level > 0 or k == KINDS[0]]
+    every = [encoder(kind, level) for kind, level in kinds_and_levels()]
     some = (("uniform", 0.0), ("uniform", 0.05), ("uniform", 0.2), ("uniform", 0.4), ("class", 0.2), ("instance", 0.2))
     hard = [encoder("uniform", level, task) for task in ("qnli", "cola") for level in (0.0, 0.2)]
     like = [encoder("uniform", 0.2, like=True), encoder("class", 0.2, like=True), language("uniform", 0.2, like=True)]
@@ -370,8 +374,7 @@ def again_cases(seeds: Sequence[int]) -> list[Case]:
 
     With all of them 5% of SST-2, and QNLI: where with seed 0 the calibrated harm was furthest behind.
     """
-    every = [(k, level) for level, k in itertools.product(LEVELS, KINDS) if level > 0 or k == KINDS[0]]
-    shown = [(k, level, seed) for k, level in every for seed in (seeds if level == FEW else seeds[:1])]
+    shown = [(k, level, seed) for k, level in kinds_and_levels() for seed in (seeds if level == FEW else seeds[:1])]
     qnli = [encoder("uniform", 0.2, "qnli", seed=seed) for seed in seeds]
     return [*(encoder(k, level, seed=seed) for k, level, seed in shown), *qnli]
 

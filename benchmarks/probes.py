@@ -9,13 +9,12 @@ with seeds that were not looked at here.
 """
 
 import argparse
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from calibration import LEVELS, ROWS, TRUSTED, encoder, plant
+from calibration import ROWS, TRUSTED, encoder, kinds_and_levels, plant
 from calibration_tables import KINDS
 from common import bundled_minilm, glue, table, write_section
 from undertow.baselines.probe import balanced, probe_probabilities
@@ -27,7 +26,7 @@ from undertow.calibrate.share import Share, doubts, estimate_share, share_if_har
 from undertow.calibrate.told import Told, class_priors
 from undertow.data import Samples, encode, stratified_subset
 from undertow.gradients.hidden import QUARTERS, hidden_states
-from undertow.models.loading import load_model
+from undertow.models.loading import LoadedModel, load_model
 from undertow.models.sources import resolve_model
 from undertow.pipeline.probe import TRUSTED_WEIGHTS
 from undertow.pipeline.settings import AuditSettings
@@ -44,7 +43,11 @@ class Found:
     true: float
     promised: float
     flagged: np.ndarray
-    power: float
+
+    @property
+    def achieved(self) -> float:
+        """Share of the flagged rows that were planted."""
+        return float(self.flagged.mean())
 
 
 def main() -> None:
@@ -56,23 +59,21 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="Markdown file whose section 'probes' is replaced")
     options = parser.parse_args()
     train, validation = glue(options.data, options.task)
-    found = []
+    loaded, found = load_model(resolve_model(str(bundled_minilm())), train.classes), []
     for seed in options.seeds:
         rows, trusted = (stratified_subset(s, n, seed=seed) for s, n in ((train, options.rows), (validation, TRUSTED)))
-        states = np.concatenate([states_of(part) for part in (rows, trusted)], axis=1)
-        for level, kind in itertools.product(LEVELS, KINDS):
-            if level > 0 or kind == KINDS[0]:
-                found.append(read(states, rows, trusted, kind, level, seed))
-                print(f"seed {seed}: {', '.join(row_of(found[-1:]))}", flush=True)
+        states = np.concatenate([states_of(loaded, part) for part in (rows, trusted)], axis=1)
+        for kind, level in kinds_and_levels():
+            found.append(read(states, rows, trusted, kind, level, seed))
+            print(f"seed {seed}: {', '.join(row_of(found[-1:]))}", flush=True)
     text = summary(found, options)
     print("\n" + text)
     if options.write:
         write_section(options.write, "probes", text)
 
 
-def states_of(samples: Samples) -> np.ndarray:
+def states_of(loaded: LoadedModel, samples: Samples) -> np.ndarray:
     """Mean hidden states at the end of each quarter of the encoder."""
-    loaded = load_model(resolve_model(str(bundled_minilm())), samples.classes)
     encoded = encode(samples, loaded.tokenizer, 64 if samples.text_pairs is None else 128)
     pad = loaded.tokenizer.pad_token_id
     states = hidden_states(loaded.model, encoded, pad_id=pad, layers=QUARTERS, pooling=["mean"]).mean
@@ -92,9 +93,8 @@ def read(states: np.ndarray, rows: Samples, trusted: Samples, kind: str, level: 
     audited = [Told(p[:n], noisy.labels, held_out=True) for p in said]
     known = [Told(p[n:], trusted.labels, held_out=True) for p in said]
     last = slice(len(weights) - 1, None, len(weights))
-    power = agreed_power(audited[last], known[last])
     pool, calibrating = pooled(audited, known, seed=seed)
-    told = at_power(pool, power, class_priors(calibrating))
+    told = at_power(pool, agreed_power(audited[last], known[last]), class_priors(calibrating))
     rest = np.setdiff1d(np.arange(n), drawn.positions)
     own = told.take(rest)
     asked = Told(told.probabilities[drawn.positions], noisy.labels[drawn.positions], drawn.labels, held_out=True)
@@ -103,40 +103,34 @@ def read(states: np.ndarray, rows: Samples, trusted: Samples, kind: str, level: 
     order = np.argsort(-wrong)
     flagged = order[: int(expected_cuts(*[wrong[order]] * 3).f1.argmax())]
     promised = float(wrong[flagged].mean()) if len(flagged) else np.nan
-    return Found(
-        kind, level, share, share_if_hard(own, share), float(bad[rest].mean()), promised, bad[rest][flagged], power
-    )
+    return Found(kind, level, share, share_if_hard(own, share), float(bad[rest].mean()), promised, bad[rest][flagged])
+
+
+def errors(found: list[Found]) -> tuple[float, float]:
+    """Mean error of the share, and mean distance of promised from achieved precision."""
+    share, apart = np.mean([(abs(f.share.value - f.true), abs(f.promised - f.achieved)) for f in found], axis=0)
+    return float(share), float(apart)
 
 
 def row_of(found: list[Found]) -> tuple[str, ...]:
     """A line of the table: one kind and level, over its seeds."""
     share, hard, true = np.mean([(f.share.value, f.hard, f.true) for f in found], axis=0)
+    rows, promised, achieved = np.mean([(len(f.flagged), f.promised, f.achieved) for f in found], axis=0)
+    error, apart = errors(found)
     held = sum(f.share.low <= f.true <= f.share.high for f in found)
-    error = np.mean([abs(f.share.value - f.true) for f in found])
-    flagged = np.mean([len(f.flagged) for f in found])
-    promised = np.mean([f.promised for f in found])
-    achieved = np.mean([f.flagged.mean() for f in found])
-    apart = np.mean([abs(f.promised - f.flagged.mean()) for f in found])
-    kind = found[0].kind if found[0].level else "clean"
-    shares = (f"{share:.1%}", f"{hard:.1%}", f"{true:.1%}", f"{error:.1%}", f"{held} of {len(found)}")
-    if not found[0].level:
-        return (kind, *shares, f"{flagged:.0f}", "", "", "")
-    return (kind, *shares, f"{flagged:.0f}", f"{promised:.2f}", f"{achieved:.2f}", f"{apart:.3f}")
+    noisy = found[0].level > 0
+    shares = (f"{share:.1%}", f"{hard:.1%}", f"{true:.1%}", f"{error:.1%}", f"{held} of {len(found)}", f"{rows:.0f}")
+    precision = (f"{promised:.2f}", f"{achieved:.2f}", f"{apart:.3f}") if noisy else ("", "", "")
+    return (found[0].kind if noisy else "clean", *shares, *precision)
 
 
 def summary(found: list[Found], options: argparse.Namespace) -> str:
     """One line a kind and level, and the means of each kind."""
     head = ("noise", "share", "if hard", "true", "error", "intervals", "rows", "promised", "achieved", "apart")
-    lines = []
-    for level, kind in itertools.product(LEVELS, KINDS):
-        some = [f for f in found if (f.kind, f.level) == (kind, level)]
-        if some:
-            lines.append(row_of(some))
+    lines = [row_of([f for f in found if (f.kind, f.level) == case]) for case in kinds_and_levels()]
     means = []
     for kind in KINDS:
-        some = [f for f in found if f.kind == kind and f.level]
-        error = np.mean([abs(f.share.value - f.true) for f in some])
-        apart = np.mean([abs(f.promised - f.flagged.mean()) for f in some])
+        error, apart = errors([f for f in found if f.kind == kind and f.level])
         means.append(f"- {kind}: error of the share {error:.3f}, of the promised precision {apart:.3f}.\n")
     seeds = ", ".join(map(str, options.seeds))
     title = f"MiniLM-L6, {options.task}, {options.rows:,} rows, seeds {seeds}.\n\n"

@@ -165,7 +165,7 @@ def measures(result: Audit, bad: np.ndarray) -> dict[str, Any]:
     found: dict[str, Any] = {
         "true share": float(bad.mean()),
         "share": [told.share, told.share_low, told.share_high],
-        "share if hard": told.share_hard,
+        "gathering": told.gathering,
         "memory": told.memory,
         "reader": told.reader,
         "separation": told.separation,

@@ -19,7 +19,7 @@ CUT_COLUMNS = tuple(column for name in PROMISES for column in (name, "promised",
 def tables(found: list[dict[str, Any]]) -> str:
     """The cases, and what they come to."""
     scores = ("calibrated", "best", "probe", "vote", "loss", "CL")
-    head = ("noise", "share", "if hard", "true", *CUT_COLUMNS, *scores)
+    head = ("noise", "share", "gather", "true", *CUT_COLUMNS, *scores)
     rows = []
     for f in found:
         value, low, high = f["share"]
@@ -29,7 +29,7 @@ def tables(found: list[dict[str, Any]]) -> str:
         cut = [told for name, keys in PROMISES.items() for told in cut_told(f[name], *(f[key] for key in keys))]
         share = f"{value:.1%} ({low:.1%}–{high:.1%})"
         name = f"{planted(f)}, seed {f['seed']}" + (", like" if f["like"] else "")
-        rows.append((name, share, f"{f['share if hard']:.1%}", f"{f['true share']:.1%}", *cut, *numbers))
+        rows.append((name, share, f"{f['gathering']:.0%}", f"{f['true share']:.1%}", *cut, *numbers))
     hard = [f for f in found if f["kind"] == "instance" and f["level"]]
     others = [f for f in found if f not in hard]
     curves = [
@@ -118,12 +118,11 @@ def summary(found: list[dict[str, Any]]) -> str:
         some = [f for f in found if f["kind"] == kind and f["flagged"]]
         if some:
             off = np.mean([abs(f["share"][0] - f["true share"]) for f in some])
-            hard = np.mean([abs(f["share if hard"] - f["true share"]) for f in some])
             flagged, removed = (np.abs(p - t).mean() for p, t, _ in (promises(some, name) for name in PROMISES))
             lines.append(
-                f"Where rows are flagged, {kind}: mean error of the share {off:.3f}, of that if hard {hard:.3f}, in "
-                f"{sum(map(holds, some))} of {len(some)} intervals; of the precision of the flagged rows "
-                f"{flagged:.3f}, of the removed ones {removed:.3f}."
+                f"Where rows are flagged, {kind}: mean error of the share {off:.3f}, in {sum(map(holds, some))} of "
+                f"{len(some)} intervals; of the precision of the flagged rows {flagged:.3f}, of the removed ones "
+                f"{removed:.3f}."
             )
     at_cuts = [abs(p - t) for f in found for _, p, t in f["cuts"]]
     for name in PROMISES:

@@ -21,8 +21,9 @@ from undertow.baselines.probe import balanced, probe_probabilities
 from undertow.calibrate.agreement import agreed_power, at_power
 from undertow.calibrate.canaries import canary_count, draw_canaries
 from undertow.calibrate.cut import expected_cuts
+from undertow.calibrate.odds import log_odds, with_mean
 from undertow.calibrate.pool import pooled
-from undertow.calibrate.share import Share, doubts, estimate_share, share_if_hard
+from undertow.calibrate.share import LEAST, Share, doubts, estimate_share
 from undertow.calibrate.told import Told, class_priors
 from undertow.data import Samples, encode, stratified_subset
 from undertow.gradients.hidden import QUARTERS, hidden_states
@@ -39,7 +40,6 @@ class Found:
     kind: str
     level: float
     share: Share
-    hard: float
     true: float
     promised: float
     flagged: np.ndarray
@@ -99,11 +99,12 @@ def read(states: np.ndarray, rows: Samples, trusted: Samples, kind: str, level: 
     own = told.take(rest)
     asked = Told(told.probabilities[drawn.positions], noisy.labels[drawn.positions], drawn.labels, held_out=True)
     share = estimate_share(own, asked, calibrating, seed=seed)
-    wrong = doubts(own, share)
+    odds = log_odds(doubts(own, share))
+    wrong = with_mean(odds, odds, max(share.value, LEAST))
     order = np.argsort(-wrong)
     flagged = order[: int(expected_cuts(*[wrong[order]] * 3).f1.argmax())]
     promised = float(wrong[flagged].mean()) if len(flagged) else np.nan
-    return Found(kind, level, share, share_if_hard(own, share), float(bad[rest].mean()), promised, bad[rest][flagged])
+    return Found(kind, level, share, float(bad[rest].mean()), promised, bad[rest][flagged])
 
 
 def errors(found: list[Found]) -> tuple[float, float]:
@@ -114,19 +115,19 @@ def errors(found: list[Found]) -> tuple[float, float]:
 
 def row_of(found: list[Found]) -> tuple[str, ...]:
     """A line of the table: one kind and level, over its seeds."""
-    share, hard, true = np.mean([(f.share.value, f.hard, f.true) for f in found], axis=0)
+    share, gather, true = np.mean([(f.share.value, f.share.gathering, f.true) for f in found], axis=0)
     rows, promised, achieved = np.mean([(len(f.flagged), f.promised, f.achieved) for f in found], axis=0)
     error, apart = errors(found)
     held = sum(f.share.low <= f.true <= f.share.high for f in found)
     noisy = found[0].level > 0
-    shares = (f"{share:.1%}", f"{hard:.1%}", f"{true:.1%}", f"{error:.1%}", f"{held} of {len(found)}", f"{rows:.0f}")
+    shares = (f"{share:.1%}", f"{gather:.0%}", f"{true:.1%}", f"{error:.1%}", f"{held} of {len(found)}", f"{rows:.0f}")
     precision = (f"{promised:.2f}", f"{achieved:.2f}", f"{apart:.3f}") if noisy else ("", "", "")
     return (found[0].kind if noisy else "clean", *shares, *precision)
 
 
 def summary(found: list[Found], options: argparse.Namespace) -> str:
     """One line a kind and level, and the means of each kind."""
-    head = ("noise", "share", "if hard", "true", "error", "intervals", "rows", "promised", "achieved", "apart")
+    head = ("noise", "share", "gather", "true", "error", "intervals", "rows", "promised", "achieved", "apart")
     lines = [row_of([f for f in found if (f.kind, f.level) == case]) for case in kinds_and_levels()]
     means = []
     for kind in KINDS:

@@ -5,7 +5,8 @@ what the model says is corrected twice: by a temperature and a bias of each clas
 rows; and by what training on the very row added to the label it was trained on, which is taken off again. How much that
 is, canaries tell: training pulled them the other way, so that they and the rest agree at the right strength only.
 Where canaries stand by harm bounds the share from above (`undertow.calibrate.evidence`), as far as errors are like
-canaries.
+canaries. All that takes wrong labels to be spread evenly over the rows of a class; more are wrong if they gather in
+texts that are hard to tell, and whether they do is asked last (`undertow.calibrate.gathering`).
 """
 
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 from undertow.calibrate.evidence import TOTALS, Seen, heard, standing_evidence
+from undertow.calibrate.gathering import ENOUGH, Gathered, gathered
 from undertow.calibrate.mixture import SHARES, label_sizes, likeliest, profiles, shares_of_labels
-from undertow.calibrate.odds import log_odds
-from undertow.calibrate.told import SURE, Reading, Told, as_read, likelihood_ratio, read_by
+from undertow.calibrate.told import Reading, Told, as_read, likelihood_ratio, read_by
 
 # Strengths of memory that are tried, and what is expected of it before canaries are asked: centre and scale of a
 # Student t with so many degrees of freedom, whose tails yield to evidence.
@@ -24,11 +25,6 @@ MEMORY = np.concatenate([np.linspace(0.0, 1.2, 25), np.geomspace(1.35, 6.0, 8)])
 EXPECTED, SPREAD, FREEDOM = 0.3, 0.1, 8
 # Rows are ordered as if so many labels were wrong, where fewer are.
 LEAST = 0.02
-# Rows that resamples draw from: more say no more.
-ENOUGH = 4000
-# How much higher the log-odds of a wrong label are taken to be where a model does not know than where it is sure, if
-# wrong labels gather there.
-GATHERED = 1.5
 # So many of n rows may be wrong though none is seen: the 95% bound by the rule of three.
 UNSEEN = 3
 
@@ -44,6 +40,8 @@ class Share:
         of_label: what is expected of the rows that carry each label, their mean being the estimate or `LEAST`.
         memory: strength of what training added to the own label of a row.
         reading: of the model's probabilities.
+        gathering: probability that wrong labels gather in texts that are hard to tell; None of a model that learned
+            from the rows, for which they are taken to be spread evenly.
     """
 
     value: float
@@ -52,6 +50,7 @@ class Share:
     of_label: Float[np.ndarray, " class"]
     memory: float
     reading: Reading
+    gathering: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,8 @@ def estimate_share(
 ) -> Share:
     """The share of wrong labels among the rest, with an interval over rows, canaries and trusted rows.
 
-    Each label has a share of its own, held near what flips that strike all classes alike would give it. Wrong labels
-    of one class are taken to be spread over its rows evenly.
+    Each label has a share of its own, held near what flips that strike all classes alike would give it. The estimate is
+    the mean over how strongly wrong labels may gather in hard texts, each by how probable it is.
 
     Args:
         rest: rows that are not canaries, with their labels.
@@ -79,8 +78,8 @@ def estimate_share(
         times: resamples; 100 by default, fewer with more than four classes, and 50 at least.
         seed: of the resamples.
 
-    The interval is that of the estimates in resamples, and holds every share that the evidence does not speak against:
-    of a model that knows nothing, resamples agree on nothing too.
+    The interval is that of the estimates in resamples, each at a strength of gathering that is drawn, and holds every
+    share that the evidence does not speak against: of a model that knows nothing, resamples agree on nothing too.
     """
     random = np.random.default_rng(seed)
     reading, sizes = read_by(trusted), label_sizes(rest)
@@ -90,6 +89,8 @@ def estimate_share(
         by_canary, beliefs = standing_evidence(rest, canaries, seen, found.of_label, found.memory, reading)
     said = heard(by_canary.sum(axis=2), beliefs)
     found = _solve(rest, canaries, reading, EXPECTED, said)
+    hard = _gathered(rest, reading, found)
+    value = found.value if hard is None else float(hard.probable @ hard.moved(found.value))
     unseen = UNSEEN / max(len(rest), 1)
     if len(rest) > ENOUGH:  # resampled at their own size below: the interval is that of as many
         rest = rest.take(random.choice(len(rest), ENOUGH, replace=False))
@@ -100,11 +101,20 @@ def estimate_share(
         expected = random.normal(EXPECTED, SPREAD)
         times_drawn = np.bincount(theirs, minlength=len(canaries))
         said = heard(by_canary @ times_drawn, beliefs)
-        drawn.append(_solve(rest.take(ours), canaries.take(theirs), again, expected, said).value)
+        asked = rest.take(ours)
+        there = _solve(asked, canaries.take(theirs), again, expected, said)
+        each = _gathered(asked, again, there, hard)
+        drawn.append(there.value if each is None else random.choice(each.moved(there.value), p=each.probable))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    of_label = shares_of_labels(found.of_label, max(found.value, LEAST), sizes, reading)
+    of_label = shares_of_labels(found.of_label, max(value, LEAST), sizes, reading)
     return Share(
-        found.value, float(min(low, found.low)), float(max(high, found.high, unseen)), of_label, found.memory, reading
+        value,
+        float(min(low, found.low)),
+        float(max(high, found.high, unseen)),
+        of_label,
+        found.memory,
+        reading,
+        None if hard is None else 1 - float(hard.probable[0]),
     )
 
 
@@ -116,39 +126,6 @@ def doubts(told: Told, share: Share) -> Float[np.ndarray, " row"]:
     value = max(share.value, LEAST)
     result: np.ndarray = value / (value + (1 - value) * np.exp(likelihood_ratio(told, share.reading, share.memory)))
     return result
-
-
-def share_if_hard(rest: Told, share: Share) -> float:
-    """The share of wrong labels if they gather where the model is not sure, where `estimate_share` spreads them evenly.
-
-    The log-odds of a wrong label rise by `GATHERED` from rows whose class the model is sure of to rows that it knows
-    nothing of. Rows of hard texts and wrong labels look alike, so that hardly anything tells which of the two it is: by
-    as much as the likeliest share of the one is above that of the other, in log-odds, the estimate is moved.
-
-    Args:
-        rest: rows that are not canaries, with their labels.
-        share: what `estimate_share` says of them.
-    """
-    from scipy.optimize import minimize_scalar
-    from scipy.special import expit
-
-    if share.value <= 0:
-        return 0.0
-    p = np.exp(as_read(rest, share.reading, share.memory))
-    classes, own = p.shape[1], p[np.arange(len(rest)), rest.labels]
-    other, unsure = (1 - own) / (classes - 1), (1 - p.max(axis=1)) * classes / (classes - 1)
-    spread = log_odds(share.of_label)[rest.labels]
-
-    def likeliest_mean(odds: np.ndarray) -> float:
-        def cost(shift: float) -> float:
-            wrong = expit(odds + shift)
-            return -float(np.log(np.maximum((1 - wrong) * own + wrong * other, SURE)).sum())
-
-        return float(expit(odds + minimize_scalar(cost, bounds=(-12.0, 6.0), method="bounded").x).mean())
-
-    even, hard = likeliest_mean(spread), likeliest_mean(spread + GATHERED * (unsure - unsure.mean()))
-    moved = log_odds(np.array([share.value, hard, even]), _LOWEST)
-    return max(share.value, float(expit(moved[0] + moved[1] - moved[2])))
 
 
 def _solve(rest: Told, canaries: Told, reading: Reading, expected: float, said: Float[np.ndarray, " total"]) -> _Solved:
@@ -169,6 +146,27 @@ def _solve(rest: Told, canaries: Told, reading: Reading, expected: float, said: 
     return _Solved(float(tried[at]), float(totals[best]), float(held.min()), float(held.max()), of_label[:, best])
 
 
+def _gathered(rest: Told, reading: Reading, found: _Solved, near: Gathered | None = None) -> Gathered | None:
+    """What rows say of each strength of gathering; None of a model that learned from them.
+
+    Of what such a model remembers a little too much or too little is taken off, and that looks like gathering.
+    """
+    if not rest.held_out:
+        return None
+    logs = as_read(rest, reading) + np.log(_true_classes(rest, reading, found) / reading.priors)
+    return gathered(logs - np.logaddexp.reduce(logs, axis=1)[:, None], rest.labels, near)
+
+
+def _true_classes(rest: Told, reading: Reading, found: _Solved) -> Float[np.ndarray, " class"]:
+    """Share of the rows that truly are of each class, by what is wrong of each label."""
+    sizes = label_sizes(rest)
+    if found.value <= 0:
+        return sizes
+    wrong = sizes * shares_of_labels(found.of_label, found.value, sizes, reading)
+    result: np.ndarray = np.maximum(sizes - wrong + (wrong.sum() - wrong) / (len(sizes) - 1), 1 / max(len(rest), 1))
+    return result
+
+
 def _along(
     of_shares: Float[np.ndarray, "class 1 share"],
     sizes: Float[np.ndarray, " class"],
@@ -187,5 +185,4 @@ def _along(
 
 # Half of the 95% quantile of chi-square with one degree of freedom.
 _ALLOWED = 1.92
-_LOWEST = 1e-6
 _FORCES: np.ndarray = np.geomspace(0.3, 1e4, 40)

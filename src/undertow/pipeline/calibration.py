@@ -14,7 +14,7 @@ from undertow.calibrate.evidence import Seen
 from undertow.calibrate.mixture import even_doubts
 from undertow.calibrate.odds import with_mean
 from undertow.calibrate.probability import label_offsets, odds_curve
-from undertow.calibrate.share import LEAST, Share, doubts, estimate_share, share_if_hard
+from undertow.calibrate.share import LEAST, Share, doubts, estimate_share
 from undertow.calibrate.standing import matched, standing, standings
 from undertow.calibrate.told import Told, unlearned_class
 from undertow.influence.store import deciding_modules, module_keys, user_rows
@@ -98,7 +98,7 @@ def calibrate(
         flagged = removed = round(settings.cut * n)
     canary = np.full(n, -1)
     canary[twins] = planned.canaries.labels
-    hard, moved = share_if_hard(told.take(rest), share), float(standing(everyone[twins], everyone[rest]).mean())
+    moved = float(standing(everyone[twins], everyone[rest]).mean())
     suggested, part = likeliest_other(told.probabilities[:n], labels[:n])
     return Calibrated(
         harm,
@@ -112,7 +112,7 @@ def calibrate(
         suggested,
         wrong * part,
         by_probe[:n],
-        _result(tried, found, way, reader, share, hard, advice, moved, c),
+        _result(tried, found, way, reader, share, advice, moved, c),
         _choice_table(tried, found),
         _cut_table(cuts, n),
     )
@@ -189,7 +189,6 @@ def _result(
     way: str,
     reader: Opinion,
     share: Share,
-    hard: float,
     advice: Suggestion,
     shift: float,
     canaries: int,
@@ -228,7 +227,7 @@ def _result(
         share=share.value,
         share_low=share.low,
         share_high=share.high,
-        share_hard=hard,
+        gathering=share.gathering,
         memory=share.memory,
         reader=reader.name,
         separation=share.reading.separation,

@@ -62,14 +62,14 @@ class CalibrationResult(_Frozen):
 
     ``way`` is the harm that is used: a learned one, the average of the best few choices, the single best, or as asked.
     ``best`` are the best choices, ``single`` the simplest that cannot be told from the best, ``entries`` the ways.
-    ``share`` is the share of wrong labels, ``share_hard`` what it is if these gather in texts that are hard to tell;
-    ``suggested`` the number of rows to flag, ``precision`` and ``recall`` what is expected of them, ``removed`` how
-    many of these are worth removing unseen and ``removed_precision`` what is expected of those, ``refused`` why none is
-    flagged. ``canary_shift`` is the AUROC of the canaries under the user's label against the rest: 0.5 where being
-    trained on another label did not move their harm, which is corrected. ``reader`` says what was asked how many labels
-    are wrong, ``separation`` how well it tells the classes of trusted rows apart, ``power`` that its log-odds of the
-    training rows were taken to: below 1 where probes agree less on them than on trusted rows. ``weights`` say what the
-    learned way is made of.
+    ``share`` is the share of wrong labels, ``gathering`` how probable it is that they gather in texts that are hard to
+    tell; ``suggested`` the number of rows to flag, ``precision`` and ``recall`` what is expected of them, ``removed``
+    how many of these are worth removing unseen and ``removed_precision`` what is expected of those, ``refused`` why
+    none is flagged. ``canary_shift`` is the AUROC of the canaries under the user's label against the rest: 0.5 where
+    being trained on another label did not move their harm, which is corrected. ``reader`` says what was asked how many
+    labels are wrong, ``separation`` how well it tells the classes of trusted rows apart, ``power`` that its log-odds of
+    the training rows were taken to: below 1 where probes agree less on them than on trusted rows. ``weights`` say what
+    the learned way is made of.
     """
 
     canaries: int
@@ -81,7 +81,7 @@ class CalibrationResult(_Frozen):
     share: float
     share_low: float
     share_high: float
-    share_hard: float
+    gathering: float | None
     memory: float
     reader: str
     separation: float
@@ -107,9 +107,8 @@ class CalibrationResult(_Frozen):
             return f"Nothing is suggested to be flagged: {self.refused}."
         promise = f"{self.precision:.0%} of them ({self.precision_low:.0%} to {self.precision_high:.0%})"
         told = (
-            f"About {self.share:.0%} of the labels look wrong ({span}, 95%; {self.share_hard:.0%} if they gather in "
-            f"texts that are hard to tell). The suggested cut is {self.suggested:,} rows to look through: {promise} "
-            f"are expected to be wrong, and to be {self.recall:.0%} of all that are."
+            f"About {self.share:.0%} of the labels look wrong ({span}, 95%). The suggested cut is {self.suggested:,} "
+            f"rows to look through: {promise} are expected to be wrong, and to be {self.recall:.0%} of all that are."
         )
         if self.removed == self.suggested:
             return told

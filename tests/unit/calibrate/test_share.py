@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from undertow.calibrate.evidence import Seen
 from undertow.calibrate.mixture import flip_shares
-from undertow.calibrate.share import GATHERED, Share, doubts, estimate_share, share_if_hard
+from undertow.calibrate.share import doubts, estimate_share
 from undertow.calibrate.told import SURE, Reading, Told, forgotten, read_by, unlearned_class
 
 from .scores import modelled
@@ -214,58 +214,3 @@ def test_what_is_remembered_is_taken_off():
     without = modelled(0.2, seed=0, rows=50, memory=0.0)
     assert back == pytest.approx(np.log(without.rest.probabilities), abs=0.01)
     assert read_by(made.trusted).power == pytest.approx(1, rel=0.2)
-
-
-def sure_and_unsure(gathered: float, classes: int, *, seed: int) -> tuple[Told, Told, Told, np.ndarray]:
-    """Rows, canaries and trusted rows of a model that is right as often as it says, and which labels are flipped.
-
-    The log-odds of a flip rise by so much from rows that the model is sure of to rows that it knows nothing of.
-    """
-    random = np.random.default_rng(seed)
-
-    def some(count: int, odds: float | None) -> tuple[Told, np.ndarray]:
-        p = random.dirichlet(np.full(classes, 0.5), size=count)
-        true = (random.random(count)[:, None] > p.cumsum(axis=1)[:, :-1]).sum(axis=1)
-        unsure = (1 - p.max(axis=1)) * classes / (classes - 1)
-        flip = 0.0 if odds is None else 1 / (1 + np.exp(-(odds + gathered * unsure)))
-        bad = random.random(count) < flip
-        given = np.where(bad, (true + random.integers(1, classes, size=count)) % classes, true)
-        return Told(p, given, held_out=True), bad
-
-    rows, bad = some(6000, -2.0)
-    canaries, _ = some(200, None)
-    wrong = Told(canaries.probabilities, canaries.labels, (canaries.labels + 1) % classes, held_out=True)
-    return rows, wrong, some(2000, None)[0], bad
-
-
-@pytest.mark.parametrize("classes", [2, 4])
-def test_the_share_if_hard_is_that_of_wrong_labels_that_gather_in_hard_rows(classes: int):
-    rows, canaries, trusted, bad = sure_and_unsure(GATHERED, classes, seed=1)
-    even = estimate_share(rows, canaries, trusted, times=2)
-    assert even.value < bad.mean() - 0.02
-    assert share_if_hard(rows, even) == pytest.approx(bad.mean(), abs=0.02)
-    rows, canaries, trusted, bad = sure_and_unsure(0.0, classes, seed=1)
-    even = estimate_share(rows, canaries, trusted, times=2)
-    assert even.value == pytest.approx(bad.mean(), abs=0.02)
-    assert share_if_hard(rows, even) > bad.mean() + 0.01
-
-
-def test_the_share_if_hard_against_a_grid():
-    """Of each label its own share; the shift of the log-odds of all rows that is likeliest, by trying many."""
-    random = np.random.default_rng(2)
-    p = random.dirichlet([1.0, 1.0], size=300)
-    labels = random.integers(0, 2, 300)
-    reading = Reading(1.0, np.zeros(2), np.full(2, 0.5), 0.5)
-    share = Share(0.2, 0.1, 0.3, np.array([0.1, 0.3]), 0.0, reading)
-    own, unsure = p[np.arange(300), labels], 1 - np.abs(2 * p[:, 0] - 1)
-    found = []
-    for gathered in (0.0, GATHERED):
-        odds = np.log(share.of_label / (1 - share.of_label))[labels] + gathered * (unsure - unsure.mean())
-        wrong = [1 / (1 + np.exp(-(odds + shift))) for shift in np.linspace(-8, 5, 4001)]
-        likelihood = [np.log((1 - w) * own + w * (1 - own)).sum() for w in wrong]
-        found.append(wrong[int(np.argmax(likelihood))].mean())
-    odds = np.log(0.2 / 0.8) + np.log(found[1] / (1 - found[1])) - np.log(found[0] / (1 - found[0]))
-    expected = max(0.2, 1 / (1 + np.exp(-odds)))
-    told = Told(p, labels, held_out=True)
-    assert share_if_hard(told, share) == pytest.approx(expected, abs=0.002)
-    assert share_if_hard(told, Share(0.0, 0.0, 0.01, np.full(2, 0.02), 0.0, reading)) == 0

@@ -17,19 +17,16 @@ import numpy as np
 from calibration import ROWS, TRUSTED, encoder, kinds_and_levels, plant
 from calibration_tables import KINDS
 from common import bundled_minilm, glue, table, write_section
-from undertow.baselines.probe import balanced, probe_probabilities
-from undertow.calibrate.agreement import agreed_power, at_power
-from undertow.calibrate.canaries import canary_count, draw_canaries
 from undertow.calibrate.cut import expected_cuts
 from undertow.calibrate.odds import log_odds, with_mean
-from undertow.calibrate.pool import pooled
 from undertow.calibrate.share import LEAST, Share, doubts, estimate_share
-from undertow.calibrate.told import Told, class_priors
+from undertow.calibrate.told import Told
 from undertow.data import Samples, encode, stratified_subset
 from undertow.gradients.hidden import QUARTERS, hidden_states
 from undertow.models.loading import LoadedModel, load_model
 from undertow.models.sources import resolve_model
-from undertow.pipeline.probe import TRUSTED_WEIGHTS
+from undertow.pipeline.canaries import plan_canaries
+from undertow.pipeline.probe import probed
 from undertow.pipeline.settings import AuditSettings
 
 
@@ -82,23 +79,16 @@ def states_of(loaded: LoadedModel, samples: Samples) -> np.ndarray:
 
 
 def read(states: np.ndarray, rows: Samples, trusted: Samples, kind: str, level: float, seed: int) -> Found:
-    """Plant noise and canaries, and ask the probes, as `undertow.pipeline.probe.probe_step` does."""
+    """Plant noise and canaries, and ask the probes."""
     noisy, bad = plant(rows, encoder(kind, level, seed=seed))
-    n, classes = len(rows), len(rows.classes)
-    drawn = draw_canaries(noisy.labels, canary_count(n, AuditSettings().canaries), seed=seed)
-    labels = np.concatenate([drawn.taught(noisy.labels), trusted.labels])
-    ours, theirs = balanced(labels[:n]), balanced(labels[n:])
-    weights = [np.concatenate([ours, weight * theirs]) for weight in TRUSTED_WEIGHTS]
-    said = [probe_probabilities(layer, labels, w, classes) for layer in states for w in weights]
-    audited = [Told(p[:n], noisy.labels, held_out=True) for p in said]
-    known = [Told(p[n:], trusted.labels, held_out=True) for p in said]
-    last = slice(len(weights) - 1, None, len(weights))
-    pool, calibrating = pooled(audited, known, seed=seed)
-    told = at_power(pool, agreed_power(audited[last], known[last]), class_priors(calibrating))
-    rest = np.setdiff1d(np.arange(n), drawn.positions)
-    own = told.take(rest)
-    asked = Told(told.probabilities[drawn.positions], noisy.labels[drawn.positions], drawn.labels, held_out=True)
-    share = estimate_share(own, asked, calibrating, seed=seed)
+    planned, why = plan_canaries(noisy, AuditSettings(seed=seed), trained_here=True)
+    assert planned is not None, why
+    opinion = probed(states, planned, trusted.labels, seed=seed)
+    n, canaries = len(rows), planned.canaries
+    rest = np.setdiff1d(np.arange(n), canaries.positions)
+    own, of_canaries = opinion.rows.take(rest), opinion.rows.probabilities[n:]
+    asked = Told(of_canaries, noisy.labels[canaries.positions], canaries.labels, held_out=True)
+    share = estimate_share(own, asked, opinion.trusted, seed=seed)
     odds = log_odds(doubts(own, share))
     wrong = with_mean(odds, odds, max(share.value, LEAST))
     order = np.argsort(-wrong)

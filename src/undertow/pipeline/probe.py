@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 from torch import nn
 
 from undertow.baselines.probe import balanced, probe_probabilities
@@ -44,6 +45,23 @@ class Opinion:
 def probe_step(
     start: Start, planned: Planned, inputs: Inputs, settings: AuditSettings, reporter: Reporter | None = None
 ) -> Opinion:
+    """What probes of the model before fine-tuning say of each row: `probed`, by its mean hidden states."""
+    parts = (planned.taught, inputs.queries, inputs.selection)
+    model = start.base().to(device_of(settings))
+    with (reporter or Silent()).track("states before fine-tuning", sum(map(len, parts))) as advance:
+        states = np.concatenate([_states(model, start.tokenizer, part, settings, advance) for part in parts], axis=1)
+    trusted = np.concatenate([part.labels for part in parts[1:]])
+    return probed(states, planned, trusted, seed=settings.seed, reporter=reporter)
+
+
+def probed(
+    states: Float[np.ndarray, "layer row state"],
+    planned: Planned,
+    trusted: Int[np.ndarray, " trusted"],
+    *,
+    seed: int,
+    reporter: Reporter | None = None,
+) -> Opinion:
     """What probes say of each row, that learned from all other rows as the model was trained on them, and trusted ones.
 
     A probe looks at the mean hidden states at the end of a quarter of the model before fine-tuning, and counts trusted
@@ -51,13 +69,16 @@ def probe_step(
     where flips of one class left one label rare among the rows to be audited, whatever tells these from trusted rows
     would pass for it. What all of them say is pooled by the trusted rows (`undertow.calibrate.pool`), and taken to be
     less sure of the audited rows where the layers agree less on them (`undertow.calibrate.agreement`).
+
+    Args:
+        states: of each layer that is looked at, of the user's rows and, behind them, of trusted rows.
+        planned: the canaries among the user's rows.
+        trusted: labels of the trusted rows.
+        seed: draws the folds of the pool.
+        reporter: shows progress.
     """
-    parts = (planned.taught, inputs.queries, inputs.selection)
-    labels = np.concatenate([part.labels for part in parts])
+    labels = np.concatenate([planned.taught.labels, trusted])
     n, classes = len(planned.taught), len(planned.taught.classes)
-    model = start.base().to(device_of(settings))
-    with (reporter or Silent()).track("states before fine-tuning", len(labels)) as advance:
-        states = np.concatenate([_states(model, start.tokenizer, part, settings, advance) for part in parts], axis=1)
     rows = np.concatenate([np.arange(n), planned.canaries.positions])
     ours, theirs = balanced(labels[:n]), balanced(labels[n:])
     weights = [np.concatenate([ours, weight * theirs]) for weight in TRUSTED_WEIGHTS]
@@ -68,11 +89,11 @@ def probe_step(
                 probes.append(probe_probabilities(layer, labels, counted, classes))
                 advance(1)
     audited = [Told(found[rows], planned.audited.labels, held_out=True) for found in probes]
-    trusted = [Told(found[n:], labels[n:], held_out=True) for found in probes]
+    known = [Told(found[n:], trusted, held_out=True) for found in probes]
     last = slice(len(weights) - 1, None, len(weights))  # one of each layer
-    power = agreed_power([told.take(np.arange(n)) for told in audited[last]], trusted[last])
-    said, known = pooled(audited, trusted, seed=settings.seed)
-    return Opinion(PROBED, at_power(said, power, class_priors(known)), known, power)
+    power = agreed_power([told.take(np.arange(n)) for told in audited[last]], known[last])
+    said, asked = pooled(audited, known, seed=seed)
+    return Opinion(PROBED, at_power(said, power, class_priors(asked)), asked, power)
 
 
 def clearest(opinions: Sequence[Opinion]) -> Opinion:

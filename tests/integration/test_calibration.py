@@ -9,7 +9,7 @@ import pytest
 
 from undertow import audit, open_influence
 from undertow.pipeline.page import report_data
-from undertow.pipeline.results import Results
+from undertow.pipeline.results import CalibrationResult, Results
 
 from . import tiny
 from .command import undertow
@@ -72,6 +72,9 @@ def test_noise_that_is_no_canary_is_found(made):
     bad = table["planted"].to_numpy(bool)
     assert result["share_low"] <= bad.mean() <= result["share_high"]
     assert 0 < result["gathering"] < 1
+    for gathering, told in ((0.9, True), (0.1, False), (None, False)):
+        sentence = CalibrationResult(**{**result, "gathering": gathering}).sentence
+        assert ("gather in texts that are hard to tell" in sentence) == told
     assert result["share"] == pytest.approx(0.2, abs=0.05)
     flagged, removed = (table[name].to_numpy(bool) for name in ("flagged", "removed"))
     assert flagged.sum() == result["suggested"] > 0

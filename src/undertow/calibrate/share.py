@@ -40,8 +40,8 @@ class Share:
         of_label: what is expected of the rows that carry each label, their mean being the estimate or `LEAST`.
         memory: strength of what training added to the own label of a row.
         reading: of the model's probabilities.
-        gathering: probability that wrong labels gather in texts that are hard to tell; None of a model that learned
-            from the rows, for which they are taken to be spread evenly.
+        gathering: probability that wrong labels gather in texts that are hard to tell; None where no model could be
+            asked, so that they are taken to be spread evenly.
     """
 
     value: float
@@ -63,7 +63,14 @@ class _Solved:
 
 
 def estimate_share(
-    rest: Told, canaries: Told, trusted: Told, seen: Seen | None = None, *, times: int | None = None, seed: int = 0
+    rest: Told,
+    canaries: Told,
+    trusted: Told,
+    seen: Seen | None = None,
+    *,
+    unlearned: tuple[Told, Told] | None = None,
+    times: int | None = None,
+    seed: int = 0,
 ) -> Share:
     """The share of wrong labels among the rest, with an interval over rows, canaries and trusted rows.
 
@@ -75,6 +82,8 @@ def estimate_share(
         canaries: canaries with their own labels, taught other ones.
         trusted: rows that the model was not trained on, with labels to be trusted.
         seen: where rest and canaries stand by harm, if there is one.
+        unlearned: what a model that learned from none of these rows says of the rest and of the trusted rows, which is
+            asked whether wrong labels gather; by default the same model, if it is one.
         times: resamples; 100 by default, fewer with more than four classes, and 50 at least.
         seed: of the resamples.
 
@@ -89,11 +98,14 @@ def estimate_share(
         by_canary, beliefs = standing_evidence(rest, canaries, seen, found.of_label, found.memory, reading)
     said = heard(by_canary.sum(axis=2), beliefs)
     found = _solve(rest, canaries, reading, EXPECTED, said)
-    hard = _gathered(rest, reading, found)
+    of_asked = reading if unlearned is None else read_by(unlearned[1])
+    asked, known_to_it = unlearned or (rest, trusted)
+    hard = _gathered(asked, of_asked, _true_classes(rest, reading, found))
     value = found.value if hard is None else float(hard.probable @ hard.moved(found.value))
     unseen = UNSEEN / max(len(rest), 1)
     if len(rest) > ENOUGH:  # resampled at their own size below: the interval is that of as many
-        rest = rest.take(random.choice(len(rest), ENOUGH, replace=False))
+        few = random.choice(len(rest), ENOUGH, replace=False)
+        rest, asked = rest.take(few), asked.take(few)
     drawn = []
     for _ in range(max(50, min(100, 400 // len(sizes))) if times is None else times):
         ours, theirs, known = (random.integers(0, len(p), len(p)) for p in (rest, canaries, trusted))
@@ -101,9 +113,10 @@ def estimate_share(
         expected = random.normal(EXPECTED, SPREAD)
         times_drawn = np.bincount(theirs, minlength=len(canaries))
         said = heard(by_canary @ times_drawn, beliefs)
-        asked = rest.take(ours)
-        there = _solve(asked, canaries.take(theirs), again, expected, said)
-        each = _gathered(asked, again, there, hard)
+        mine = rest.take(ours)
+        there = _solve(mine, canaries.take(theirs), again, expected, said)
+        of_asked_again = again if unlearned is None else read_by(known_to_it.take(known), of_asked)
+        each = _gathered(asked.take(ours), of_asked_again, _true_classes(mine, again, there), hard)
         drawn.append(there.value if each is None else random.choice(each.moved(there.value), p=each.probable))
     low, high = np.quantile(drawn, [0.025, 0.975])
     of_label = shares_of_labels(found.of_label, max(value, LEAST), sizes, reading)
@@ -146,15 +159,17 @@ def _solve(rest: Told, canaries: Told, reading: Reading, expected: float, said: 
     return _Solved(float(tried[at]), float(totals[best]), float(held.min()), float(held.max()), of_label[:, best])
 
 
-def _gathered(rest: Told, reading: Reading, found: _Solved, near: Gathered | None = None) -> Gathered | None:
-    """What rows say of each strength of gathering; None of a model that learned from them.
+def _gathered(
+    asked: Told, reading: Reading, classes: Float[np.ndarray, " class"], near: Gathered | None = None
+) -> Gathered | None:
+    """What a model says of each strength of gathering among rows of these classes; None of one that learned from them.
 
     Of what such a model remembers a little too much or too little is taken off, and that looks like gathering.
     """
-    if not rest.held_out:
+    if not asked.held_out:
         return None
-    logs = as_read(rest, reading) + np.log(_true_classes(rest, reading, found) / reading.priors)
-    return gathered(logs - np.logaddexp.reduce(logs, axis=1)[:, None], rest.labels, near)
+    logs = as_read(asked, reading) + np.log(classes / reading.priors)
+    return gathered(logs - np.logaddexp.reduce(logs, axis=1)[:, None], asked.labels, near)
 
 
 def _true_classes(rest: Told, reading: Reading, found: _Solved) -> Float[np.ndarray, " class"]:

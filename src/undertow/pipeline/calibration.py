@@ -74,7 +74,8 @@ def calibrate(
     told, trusted = reader.rows, reader.trusted
     asked = Told(told.probabilities[canaries], labels[twins], labels[canaries], told.held_out)
     seen = Seen(everyone[rest], held_out)
-    share = estimate_share(told.take(rest), asked, trusted, seen, seed=settings.seed)
+    beside = None if reader is probe else (probe.rows.take(rest), probe.trusted)
+    share = estimate_share(told.take(rest), asked, trusted, seen, unlearned=beside, seed=settings.seed)
     place = everyone[:n].copy()
     place[twins] = matched(everyone[twins], everyone[rest])
     assumed, classes = max(share.value, LEAST), told.probabilities.shape[1]

@@ -106,9 +106,11 @@ class CalibrationResult(_Frozen):
         if self.refused:
             return f"Nothing is suggested to be flagged: {self.refused}."
         promise = f"{self.precision:.0%} of them ({self.precision_low:.0%} to {self.precision_high:.0%})"
+        where = " They seem to gather in texts that are hard to tell." if (self.gathering or 0) > 0.5 else ""
         told = (
-            f"About {self.share:.0%} of the labels look wrong ({span}, 95%). The suggested cut is {self.suggested:,} "
-            f"rows to look through: {promise} are expected to be wrong, and to be {self.recall:.0%} of all that are."
+            f"About {self.share:.0%} of the labels look wrong ({span}, 95%).{where} The suggested cut is "
+            f"{self.suggested:,} rows to look through: {promise} are expected to be wrong, and to be {self.recall:.0%} "
+            "of all that are."
         )
         if self.removed == self.suggested:
             return told

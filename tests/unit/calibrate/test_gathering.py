@@ -138,3 +138,18 @@ def test_names_of_classes_and_where_it_begins_do_not_matter(order: list[int], se
     again = gathered(np.log(p[:, order]), np.argsort(order)[labels], found)
     assert again.likelihood == pytest.approx(found.likelihood, abs=1e-3)
     assert again.shares == pytest.approx(found.shares, abs=1e-3)
+
+
+def test_a_model_that_learned_from_the_rows_asks_one_that_did_not():
+    p, labels, _ = flipped(4200, 0.4, [-0.7, -0.7], seed=2)
+    trusted, true, _ = flipped(1000, 0.0, [-30.0, -30.0], seed=3)
+    rest, canaries = (Told(p[part], labels[part]) for part in (slice(4000), slice(4000, None)))
+    taught, known = Told(canaries.probabilities, canaries.labels, 1 - canaries.labels), Told(trusted, true)
+    beside = Told(rest.probabilities, rest.labels, held_out=True), Told(trusted, true, held_out=True)
+    alone = estimate_share(rest, taught, known, times=2)
+    asking = estimate_share(rest, taught, known, unlearned=beside, times=2)
+    assert alone.gathering is None
+    assert asking.gathering is not None
+    assert asking.gathering > 0.8
+    assert asking.memory == alone.memory
+    assert asking.value > alone.value + 0.02

@@ -22,7 +22,7 @@ from undertow.pipeline.calibrated import Calibrated
 from undertow.pipeline.canaries import Planned
 from undertow.pipeline.choices import LOSS, PROBE, Tried, try_choices, with_probe
 from undertow.pipeline.harm import group_harm, likeliest_other
-from undertow.pipeline.probe import Opinion, clearest
+from undertow.pipeline.probe import Opinion, more_reliable
 from undertow.pipeline.results import ASKED, CalibrationResult, ChoiceResult, EntryResult
 from undertow.pipeline.scorer import Scorer, Scoring, memory_bytes
 from undertow.pipeline.settings import AuditSettings
@@ -70,7 +70,7 @@ def calibrate(
     if _chosen_by_user(settings):
         way, everyone = ASKED, _as_asked(influence, settings, rest, reporter)
         held_out = everyone[canaries]
-    reader = clearest((tuned, probe))
+    reader = more_reliable(tuned, probe)
     told, trusted = reader.rows, reader.trusted
     asked = Told(told.probabilities[canaries], labels[twins], labels[canaries], told.held_out)
     seen = Seen(everyone[rest], held_out)

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from undertow import audit, open_influence
+from undertow.calibrate.told import Told
 from undertow.pipeline.page import report_data
+from undertow.pipeline.probe import Opinion, more_reliable
 from undertow.pipeline.results import CalibrationResult, Results
 
 from . import tiny
@@ -279,3 +281,18 @@ def test_what_fine_tuning_left_of_the_selection_rows_is_checked(made, interrupte
     assert said in " ".join(outcome.err.split())
     assert "Delete this one file" in " ".join(outcome.err.split())
     assert list(manifest(interrupted)["stages"]) == ["fine-tune", "influence"]
+
+
+def opinion(name: str, sure: float, *, held_out: bool) -> Opinion:
+    """Of trusted rows, half of each class, that all get the same probability of their own label."""
+    labels = np.arange(400) % 2
+    own = np.where(labels[:, None] == np.arange(2), sure, 1 - sure)
+    wrong = np.arange(400) % 100 < 100 * (1 - sure)  # as often as it says
+    told = Told(np.where(wrong[:, None], own[:, ::-1], own), labels, held_out=held_out)
+    return Opinion(name, told, told)
+
+
+@pytest.mark.parametrize(("tuned", "asked"), [(0.6, "probe"), (0.72, "probe"), (0.85, "tuned")])
+def test_the_fine_tuned_model_is_asked_only_where_it_is_much_clearer(tuned, asked):
+    found = more_reliable(opinion("tuned", tuned, held_out=False), opinion("probe", 0.7, held_out=True))
+    assert found.name == asked

@@ -60,9 +60,9 @@ class Gathered:
     @property
     def probable(self) -> Float[np.ndarray, " strength"]:
         """How probable each strength is."""
-        logs = self.likelihood + np.log(USUAL)
-        found = np.exp(logs - logs.max())
-        probable: np.ndarray = found / found.sum()
+        from scipy.special import softmax
+
+        probable: np.ndarray = softmax(self.likelihood + np.log(USUAL))
         return probable
 
 
@@ -74,16 +74,17 @@ def gathered(
     """Fit the rates of all classes at every strength of gathering.
 
     Args:
-        logs: logarithms of how probable each class is by the text alone, among rows like these.
+        logs: logarithms of how probable each class is by the text alone, among rows like these, up to a constant.
         labels: that the rows carry.
         near: where to begin.
     """
-    p = np.maximum(np.exp(logs), SURE)
+    from scipy.special import softmax
+
+    p = np.maximum(softmax(logs, axis=1), SURE)
     p /= p.sum(axis=1, keepdims=True)
-    classes, rows = p.shape[1], np.arange(len(p))
+    classes = p.shape[1]
     hard = np.log(np.maximum((1 - p) * classes / (classes - 1), SURE))
-    carried = np.zeros(p.shape)
-    carried[rows, labels] = 1
+    carried = np.eye(classes)[labels]
     at = np.full(classes, _START)
     found = []
     for i, strength in enumerate(GATHERINGS):

@@ -169,7 +169,7 @@ def _gathered(
     if not asked.held_out:
         return None
     logs = as_read(asked, reading) + np.log(classes / reading.priors)
-    return gathered(logs - np.logaddexp.reduce(logs, axis=1)[:, None], asked.labels, near)
+    return gathered(logs, asked.labels, near)
 
 
 def _true_classes(rest: Told, reading: Reading, found: _Solved) -> Float[np.ndarray, " class"]:

@@ -15,7 +15,7 @@ CLEAN = 0.01
 MUCH = 0.05
 # And the share is not known where its interval is wider than this.
 WIDE = 0.5
-# Scores separate where even the lower end of the AUROC of canaries is above a half by this part of what can be.
+# Scores separate where the AUROC of canaries is above a half by this part of what can be.
 SEPARATE = 0.1
 # And where a wrong label is likelier among the rows of the best cut than among all, by this ratio of the odds.
 LIFT = 1.25
@@ -95,7 +95,15 @@ def highest_auroc(share: float, classes: int) -> float:
     return 0.5 + 0.5 * max(1 - share * classes / (classes - 1), 0.0)
 
 
-def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None, *, unlearned: str = "") -> Suggestion:
+def suggest(
+    cuts: Cuts,
+    share: Share,
+    auroc: tuple[float, float],
+    goal: Goal | None = None,
+    *,
+    vouched: bool = False,
+    unlearned: str = "",
+) -> Suggestion:
     """The cut that serves the goal, or none where there is no evidence to cut by.
 
     The best F1 flags rows down to a probability of half its value, to be looked through. Taking out right rows with the
@@ -105,16 +113,19 @@ def suggest(cuts: Cuts, share: Share, auroc_low: float, goal: Goal | None = None
     Args:
         cuts: as `expected_cuts` gives them.
         share: of wrong labels.
-        auroc_low: lower end of the AUROC of canaries by the harm that orders the rows.
+        auroc: ends of the interval of the AUROC of canaries by the harm that orders the rows. Even the lower one has to
+            separate; where others vouch for the harm, the upper one.
         goal: by default, the best F1.
+        vouched: that the harm tells wrong labels from right ones is known from others than the canaries.
         unlearned: a class that the model gets right less often than chance, of trusted rows, if there is one.
     """
     aim = goal or Goal()
     aim.check()
     highest = highest_auroc(share.value, len(share.reading.priors))
-    if auroc_low <= 0.5 + SEPARATE * (highest - 0.5):
-        why = f"the scores do not tell canaries from the rest well enough (AUROC at least {auroc_low:.2f})"
-        return _nothing(f"{why}, so no cut can be trusted")
+    needed, (low, high) = 0.5 + SEPARATE * (highest - 0.5), auroc
+    if (high if vouched else low) <= needed:
+        why = "the scores do not tell canaries from the rest well enough"
+        return _nothing(f"{why} (AUROC {low:.2f} to {high:.2f}), so no cut can be trusted")
     if share.low < CLEAN or share.high - share.low > WIDE:
         return _nothing(_about_nothing(share, unlearned))
     best = float(cuts.precision[int(np.argmax(cuts.f1))])

@@ -32,7 +32,8 @@ from undertow.progress import Reporter
 _CHOOSING = ("layers", "aggregate", "k", "only", "weigh", "correct_only")
 _RESAMPLES = 50
 _SHOWN = 10
-# Separation of the classes of trusted rows from which on a probe is known to tell right labels from wrong ones.
+# Separation of the classes of trusted rows from which on a probe, which learned from none of the rows, is known to tell
+# right labels from wrong ones. Canaries hardly can where many are wrong, and few of them may miss it by chance.
 VOUCHED = 0.1
 
 
@@ -91,9 +92,9 @@ def calibrate(
     cuts = expected_cuts(wrong[order], low[order], high[order])
     worst = unlearned_class(trusted)
     unlearned = "" if worst is None else str(planned.audited.classes[worst])
-    advice = suggest(
-        cuts, share, _separating(held_out, reader, share, settings.seed), settings.goal, unlearned=unlearned
-    )
+    vouched = told.held_out and share.reading.separation >= VOUCHED
+    interval = _auroc(held_out, settings.seed)
+    advice = suggest(cuts, share, interval, settings.goal, vouched=vouched, unlearned=unlearned)
     flagged, removed = advice.rows, advice.removed
     if settings.cut is not None:
         flagged = removed = round(settings.cut * n)
@@ -146,14 +147,10 @@ def _as_asked(
     return standing(harm, harm[rest])
 
 
-def _separating(canaries: np.ndarray, reader: Opinion, share: Share, seed: int) -> float:
-    """The AUROC of canaries that can be reckoned with: the lower end of its interval, unless others vouch for it.
-
-    A probe that tells the classes of trusted rows apart, and learned from none of the rows, is known to separate.
-    """
-    if reader.rows.held_out and share.reading.separation >= VOUCHED:
-        return float(canaries.mean())
-    return float(np.quantile(resampled_means(canaries[None], times=1000, seed=seed), 0.025))
+def _auroc(canaries: np.ndarray, seed: int) -> tuple[float, float]:
+    """A 95% interval of the AUROC of canaries, from what each of them is beside the rest."""
+    low, high = np.quantile(resampled_means(canaries[None], times=1000, seed=seed), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _stability(

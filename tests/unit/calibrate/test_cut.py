@@ -23,6 +23,8 @@ def about(value: float, low: float, high: float) -> Share:
 
 
 SOME = about(0.2, 0.15, 0.25)
+# Of canaries that stand out, and of ones that do not.
+APART, MIXED = (0.9, 0.95), (0.48, 0.56)
 
 
 def curve_of(share: float, seed: int, canaries: int = 100):
@@ -152,12 +154,12 @@ def test_cuts_of_known_probabilities():
     assert cuts.precision == pytest.approx([1, 1, 0.9, 2 / 3, 0.5])
     assert cuts.recall == pytest.approx([0, 0.5, 0.9, 1, 1])
     assert cuts.precision_low == pytest.approx(cuts.precision / 2)
-    assert suggest(cuts, SOME, 0.9).rows == cuts.likely == 2
-    assert suggest(cuts, SOME, 0.9).removed == 2
-    assert suggest(cuts, SOME, 0.9, Goal(precision=0.95)).rows == 1
-    assert suggest(cuts, SOME, 0.9, Goal(precision=0.6)).rows == 3
-    assert suggest(cuts, SOME, 0.9, Goal(recall=0.95)).rows == 3
-    assert suggest(cuts, SOME, 0.9, Goal(recall=0.4)).recall == pytest.approx(0.5)
+    assert suggest(cuts, SOME, APART).rows == cuts.likely == 2
+    assert suggest(cuts, SOME, APART).removed == 2
+    assert suggest(cuts, SOME, APART, Goal(precision=0.95)).rows == 1
+    assert suggest(cuts, SOME, APART, Goal(precision=0.6)).rows == 3
+    assert suggest(cuts, SOME, APART, Goal(recall=0.95)).rows == 3
+    assert suggest(cuts, SOME, APART, Goal(recall=0.4)).recall == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -165,18 +167,20 @@ def test_cuts_of_known_probabilities():
     [
         (
             about(0.005, 0.0, 0.02),
-            0.9,
+            APART,
             None,
             "the labels look right (at most 2.0% of the rows are wrong, perhaps none, unless wrong labels gather",
         ),
-        (about(0.02, 0.0, 0.2), 0.9, None, "cannot be told: anything from none to 20% of the rows"),
-        (SOME, 0.52, None, "do not tell canaries from the rest"),
-        (about(0.3, 0.1, 0.7), 0.9, None, "cannot be told: anything from 10% to 70% of the rows"),
-        (about(0.45, 0.2, 0.6), 0.9, None, "20% to 60% of the labels may be wrong, but which ones cannot be told"),
-        (SOME, 0.9, Goal(precision=0.9), "no cut reaches"),
+        (about(0.02, 0.0, 0.2), APART, None, "cannot be told: anything from none to 20% of the rows"),
+        (SOME, (0.52, 0.9), None, "do not tell canaries from the rest well enough (AUROC 0.52 to 0.90)"),
+        (about(0.3, 0.1, 0.7), APART, None, "cannot be told: anything from 10% to 70% of the rows"),
+        (about(0.45, 0.2, 0.6), APART, None, "20% to 60% of the labels may be wrong, but which ones cannot be told"),
+        (SOME, APART, Goal(precision=0.9), "no cut reaches"),
     ],
 )
-def test_where_there_is_no_evidence_nothing_is_cut(share: Share, auroc: float, goal: Goal | None, why: str):
+def test_where_there_is_no_evidence_nothing_is_cut(
+    share: Share, auroc: tuple[float, float], goal: Goal | None, why: str
+):
     wrong = np.array([0.5, 0.4, 0.1])
     found = suggest(expected_cuts(wrong, wrong, wrong), share, auroc, goal)
     assert found.rows == 0
@@ -185,7 +189,7 @@ def test_where_there_is_no_evidence_nothing_is_cut(share: Share, auroc: float, g
 
 def test_a_class_that_was_not_learned_vouches_for_nothing():
     wrong = np.array([0.5, 0.4, 0.1])
-    found = suggest(expected_cuts(wrong, wrong, wrong), about(0.0, 0.0, 0.01), 0.9, unlearned="good")
+    found = suggest(expected_cuts(wrong, wrong, wrong), about(0.0, 0.0, 0.01), APART, unlearned="good")
     assert found.rows == 0
     assert "of the trusted rows labelled 'good' the model gets fewer right than chance" in found.refused
 
@@ -193,18 +197,18 @@ def test_a_class_that_was_not_learned_vouches_for_nothing():
 def test_a_row_more_likely_right_than_wrong_is_flagged_but_not_removed():
     wrong = np.array([0.7, 0.6, 0.45, 0.4, 0.01, 0.01])
     cuts = expected_cuts(wrong, wrong / 2, np.minimum(1.2 * wrong, 1))
-    found = suggest(cuts, SOME, 0.9)
+    found = suggest(cuts, SOME, APART)
     assert (found.rows, found.removed) == (4, 2)
     assert found.precision == pytest.approx((0.5375, 0.26875, 0.645))
     assert found.removed_precision == pytest.approx((0.65, 0.325, 0.78))
-    asked = suggest(cuts, SOME, 0.9, Goal(recall=0.7))
+    asked = suggest(cuts, SOME, APART, Goal(recall=0.7))
     assert asked.rows == asked.removed == 3
     assert asked.removed_precision == asked.precision
 
 
 def test_where_no_row_is_more_likely_wrong_than_right_none_is_removed():
     wrong = np.array([0.5, 0.45, 0.1])
-    found = suggest(expected_cuts(wrong, wrong, wrong), SOME, 0.9)
+    found = suggest(expected_cuts(wrong, wrong, wrong), SOME, APART)
     assert found.rows == 2
     assert found.removed == 0
     assert found.removed_precision == (0.0, 0.0, 0.0)
@@ -220,8 +224,18 @@ def test_rows_more_likely_wrong_than_right_are_among_those_of_the_best_f1(some: 
 def test_of_many_wrong_labels_canaries_need_not_stand_out_far():
     wrong = np.array([0.8, 0.6, 0.3])
     cuts = expected_cuts(wrong, wrong, wrong)
-    assert suggest(cuts, about(0.4, 0.3, 0.5), 0.515).rows > 0
-    assert suggest(cuts, about(0.2, 0.1, 0.3), 0.515).rows == 0
+    assert suggest(cuts, about(0.4, 0.3, 0.5), (0.515, 0.6)).rows > 0
+    assert suggest(cuts, about(0.2, 0.1, 0.3), (0.515, 0.6)).rows == 0
+
+
+def test_canaries_that_miss_what_others_vouch_for_by_chance_do_not_stop_the_cut():
+    wrong = np.array([0.8, 0.6, 0.3])
+    cuts = expected_cuts(wrong, wrong, wrong)
+    assert suggest(cuts, SOME, MIXED, vouched=True).rows > 0
+    assert suggest(cuts, SOME, MIXED).rows == 0
+    lower = suggest(cuts, SOME, (0.4, 0.52), vouched=True)
+    assert lower.rows == 0
+    assert "AUROC 0.40 to 0.52" in lower.refused
 
 
 def test_clean_data_is_left_alone():
@@ -230,7 +244,7 @@ def test_clean_data_is_left_alone():
         ours, theirs, _, found, doubted = curve_of(0.0, seed)
         odds = odds_curve(ours, doubted, theirs, max(found.value, LEAST), 2).at(np.sort(ours)[::-1])
         cuts = expected_cuts(*(with_mean(odds, odds, end) for end in (found.value, found.low, found.high)))
-        flagged.append(suggest(cuts, found, 0.9).rows / len(ours))
+        flagged.append(suggest(cuts, found, APART).rows / len(ours))
     assert max(flagged) <= 0.01
 
 

@@ -20,13 +20,11 @@ from common import bundled_minilm, glue, table, write_section
 from undertow.calibrate.cut import expected_cuts
 from undertow.calibrate.odds import log_odds, with_mean
 from undertow.calibrate.share import LEAST, Share, doubts, estimate_share
-from undertow.calibrate.told import Told
-from undertow.data import Samples, encode, stratified_subset
-from undertow.gradients.hidden import QUARTERS, hidden_states
-from undertow.models.loading import LoadedModel, load_model
+from undertow.data import Samples, stratified_subset
+from undertow.models.loading import load_model
 from undertow.models.sources import resolve_model
 from undertow.pipeline.canaries import plan_canaries
-from undertow.pipeline.probe import probed
+from undertow.pipeline.probe import mean_states, probed
 from undertow.pipeline.settings import AuditSettings
 
 
@@ -59,7 +57,9 @@ def main() -> None:
     loaded, found = load_model(resolve_model(str(bundled_minilm())), train.classes), []
     for seed in options.seeds:
         rows, trusted = (stratified_subset(s, n, seed=seed) for s, n in ((train, options.rows), (validation, TRUSTED)))
-        states = np.concatenate([states_of(loaded, part) for part in (rows, trusted)], axis=1)
+        settings = AuditSettings(max_length=64 if rows.text_pairs is None else 128)
+        parts = [mean_states(loaded.model, loaded.tokenizer, part, settings) for part in (rows, trusted)]
+        states = np.concatenate(parts, axis=1)
         for kind, level in kinds_and_levels():
             found.append(read(states, rows, trusted, kind, level, seed))
             print(f"seed {seed}: {', '.join(row_of(found[-1:]))}", flush=True)
@@ -69,32 +69,21 @@ def main() -> None:
         write_section(options.write, "probes", text)
 
 
-def states_of(loaded: LoadedModel, samples: Samples) -> np.ndarray:
-    """Mean hidden states at the end of each quarter of the encoder."""
-    encoded = encode(samples, loaded.tokenizer, 64 if samples.text_pairs is None else 128)
-    pad = loaded.tokenizer.pad_token_id
-    states = hidden_states(loaded.model, encoded, pad_id=pad, layers=QUARTERS, pooling=["mean"]).mean
-    assert states is not None
-    return states
-
-
 def read(states: np.ndarray, rows: Samples, trusted: Samples, kind: str, level: float, seed: int) -> Found:
     """Plant noise and canaries, and ask the probes."""
     noisy, bad = plant(rows, encoder(kind, level, seed=seed))
     planned, why = plan_canaries(noisy, AuditSettings(seed=seed), trained_here=True)
     assert planned is not None, why
     opinion = probed(states, planned, trusted.labels, seed=seed)
-    n, canaries = len(rows), planned.canaries
-    rest = np.setdiff1d(np.arange(n), canaries.positions)
-    own, of_canaries = opinion.rows.take(rest), opinion.rows.probabilities[n:]
-    asked = Told(of_canaries, noisy.labels[canaries.positions], canaries.labels, held_out=True)
-    share = estimate_share(own, asked, opinion.trusted, seed=seed)
+    own, of_canaries = planned.parted(opinion.rows)
+    share = estimate_share(own, of_canaries, opinion.trusted, seed=seed)
     odds = log_odds(doubts(own, share))
     wrong = with_mean(odds, odds, max(share.value, LEAST))
     order = np.argsort(-wrong)
     flagged = order[: int(expected_cuts(*[wrong[order]] * 3).f1.argmax())]
     promised = float(wrong[flagged].mean()) if len(flagged) else np.nan
-    return Found(kind, level, share, float(bad[rest].mean()), promised, bad[rest][flagged])
+    bad = bad[planned.rest]
+    return Found(kind, level, share, float(bad.mean()), promised, bad[flagged])
 
 
 def errors(found: list[Found]) -> tuple[float, float]:

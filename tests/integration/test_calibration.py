@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from undertow import audit, open_influence
+from undertow import audit, load_samples, open_influence
 from undertow.calibrate.told import Told
+from undertow.pipeline.canaries import plan_canaries
 from undertow.pipeline.page import report_data
 from undertow.pipeline.probe import Opinion, more_reliable
 from undertow.pipeline.results import CalibrationResult, Results
+from undertow.pipeline.settings import AuditSettings
 
 from . import tiny
 from .command import undertow
@@ -296,3 +298,20 @@ def opinion(name: str, sure: float, *, held_out: bool) -> Opinion:
 def test_the_fine_tuned_model_is_asked_only_where_it_is_much_clearer(tuned, asked):
     found = more_reliable(opinion("tuned", tuned, held_out=False), opinion("probe", 0.7, held_out=True))
     assert found.name == asked
+
+
+def test_what_a_model_says_is_parted_into_the_rest_and_the_canaries():
+    rows = load_samples(tiny.rows(ROWS, seed=21))
+    labels, classes = rows.labels, len(rows.classes)
+    planned, _ = plan_canaries(rows, AuditSettings(), trained_here=True)
+    twins, n = planned.canaries.positions, len(rows)
+    said = np.random.default_rng(0).dirichlet(np.ones(classes), len(planned.audited))
+    rest, canaries = planned.parted(Told(said, planned.audited.labels, held_out=True))
+    assert sorted([*planned.rest, *twins]) == list(range(n))
+    np.testing.assert_array_equal(rest.labels, labels[planned.rest])
+    np.testing.assert_array_equal(rest.probabilities, said[planned.rest])
+    np.testing.assert_array_equal(canaries.labels, labels[twins])
+    np.testing.assert_array_equal(canaries.learned, planned.taught.labels[twins])
+    np.testing.assert_array_equal(canaries.probabilities, said[n:])
+    assert rest.held_out
+    assert canaries.held_out

@@ -12,7 +12,7 @@ texts that are hard to tell, and whether they do is asked last (`undertow.calibr
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from undertow.calibrate.evidence import TOTALS, Seen, heard, standing_evidence
 from undertow.calibrate.gathering import ENOUGH, Gathered, gathered
@@ -54,12 +54,44 @@ class Share:
 
 
 @dataclass(frozen=True)
+class _Facts:
+    """What a share is estimated from, as `estimate_share` has it."""
+
+    rest: Told
+    canaries: Told
+    trusted: Told
+    unlearned: tuple[Told, Told] | None
+
+    def take(
+        self,
+        rest: Int[np.ndarray, " some"],
+        canaries: Int[np.ndarray, " few"],
+        trusted: Int[np.ndarray, " known"],
+    ) -> "_Facts":
+        """Some of the rows of each kind."""
+        beside = None
+        if self.unlearned is not None:
+            beside = (self.unlearned[0].take(rest), self.unlearned[1].take(trusted))
+        return _Facts(self.rest.take(rest), self.canaries.take(canaries), self.trusted.take(trusted), beside)
+
+
+@dataclass(frozen=True)
 class _Solved:
     memory: float
     value: float
     low: float
     high: float
     of_label: Float[np.ndarray, " class"]
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """How the models are to be read, the share if wrong labels are spread evenly, and whether they gather."""
+
+    reading: Reading
+    of_asked: Reading
+    solved: _Solved
+    hard: Gathered | None
 
 
 def estimate_share(
@@ -91,42 +123,25 @@ def estimate_share(
     share that the evidence does not speak against: of a model that knows nothing, resamples agree on nothing too.
     """
     random = np.random.default_rng(seed)
-    reading, sizes = read_by(trusted), label_sizes(rest)
-    found = _solve(rest, canaries, reading, EXPECTED, np.zeros(len(TOTALS)))
+    facts, classes = _Facts(rest, canaries, trusted, unlearned), rest.probabilities.shape[1]
     by_canary, beliefs = np.zeros((len(TOTALS), 1, len(canaries))), np.zeros(1)
+    found = _estimated(facts, EXPECTED, np.zeros(len(TOTALS)))
     if seen is not None:
-        by_canary, beliefs = standing_evidence(rest, canaries, seen, found.of_label, found.memory, reading)
-    said = heard(by_canary.sum(axis=2), beliefs)
-    found = _solve(rest, canaries, reading, EXPECTED, said)
-    of_asked = reading if unlearned is None else read_by(unlearned[1])
-    asked, known_to_it = unlearned or (rest, trusted)
-    hard = _gathered(asked, of_asked, _true_classes(rest, reading, found))
-    value = found.value if hard is None else float(hard.probable @ hard.moved(found.value))
+        of_label, memory = found.solved.of_label, found.solved.memory
+        by_canary, beliefs = standing_evidence(rest, canaries, seen, of_label, memory, found.reading)
+        found = _estimated(facts, EXPECTED, heard(by_canary.sum(axis=2), beliefs))
+    solved, hard = found.solved, found.hard
+    value = solved.value if hard is None else float(hard.probable @ hard.moved(solved.value))
+    resamples = max(50, min(100, 400 // classes)) if times is None else times
+    low, high = np.quantile(_resampled(facts, found, by_canary, beliefs, resamples, random), [0.025, 0.975])
     unseen = UNSEEN / max(len(rest), 1)
-    if len(rest) > ENOUGH:  # resampled at their own size below: the interval is that of as many
-        few = random.choice(len(rest), ENOUGH, replace=False)
-        rest, asked = rest.take(few), asked.take(few)
-    drawn = []
-    for _ in range(max(50, min(100, 400 // len(sizes))) if times is None else times):
-        ours, theirs, known = (random.integers(0, len(p), len(p)) for p in (rest, canaries, trusted))
-        again = read_by(trusted.take(known), reading)
-        expected = random.normal(EXPECTED, SPREAD)
-        times_drawn = np.bincount(theirs, minlength=len(canaries))
-        said = heard(by_canary @ times_drawn, beliefs)
-        mine = rest.take(ours)
-        there = _solve(mine, canaries.take(theirs), again, expected, said)
-        of_asked_again = again if unlearned is None else read_by(known_to_it.take(known), of_asked)
-        each = _gathered(asked.take(ours), of_asked_again, _true_classes(mine, again, there), hard)
-        drawn.append(there.value if each is None else random.choice(each.moved(there.value), p=each.probable))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    of_label = shares_of_labels(found.of_label, max(value, LEAST), sizes, reading)
     return Share(
         value,
-        float(min(low, found.low)),
-        float(max(high, found.high, unseen)),
-        of_label,
-        found.memory,
-        reading,
+        float(min(low, solved.low)),
+        float(max(high, solved.high, unseen)),
+        shares_of_labels(solved.of_label, max(value, LEAST), label_sizes(rest), found.reading),
+        solved.memory,
+        found.reading,
         None if hard is None else 1 - float(hard.probable[0]),
     )
 
@@ -139,6 +154,52 @@ def doubts(told: Told, share: Share) -> Float[np.ndarray, " row"]:
     value = max(share.value, LEAST)
     result: np.ndarray = value / (value + (1 - value) * np.exp(likelihood_ratio(told, share.reading, share.memory)))
     return result
+
+
+def _estimated(
+    facts: _Facts, expected: float, said: Float[np.ndarray, " total"], near: _Estimate | None = None
+) -> _Estimate:
+    """The share if wrong labels are spread evenly, and what is said of each strength of gathering.
+
+    Args:
+        facts: what is known.
+        expected: strength of memory.
+        said: what standings say of every share.
+        near: where to begin.
+    """
+    reading = read_by(facts.trusted, near.reading if near else None)
+    asked, of_asked = facts.rest, reading
+    if facts.unlearned is not None:
+        asked, known = facts.unlearned
+        of_asked = read_by(known, near.of_asked if near else None)
+    solved = _solve(facts.rest, facts.canaries, reading, expected, said)
+    hard = _gathered(asked, of_asked, _true_classes(facts.rest, reading, solved), near.hard if near else None)
+    return _Estimate(reading, of_asked, solved, hard)
+
+
+def _resampled(
+    facts: _Facts,
+    found: _Estimate,
+    by_canary: Float[np.ndarray, "total bend canary"],
+    beliefs: Float[np.ndarray, " bend"],
+    times: int,
+    random: np.random.Generator,
+) -> Float[np.ndarray, " resample"]:
+    """Estimates in resamples of rows, canaries and trusted rows, each at a strength of gathering that is drawn."""
+    if len(facts.rest) > ENOUGH:  # resampled at their own size below: the interval is that of as many
+        few = random.choice(len(facts.rest), ENOUGH, replace=False)
+        facts = facts.take(few, np.arange(len(facts.canaries)), np.arange(len(facts.trusted)))
+    drawn = []
+    for _ in range(times):
+        ours, theirs, known = (
+            random.integers(0, len(told), len(told)) for told in (facts.rest, facts.canaries, facts.trusted)
+        )
+        expected = random.normal(EXPECTED, SPREAD)
+        said = heard(by_canary @ np.bincount(theirs, minlength=len(facts.canaries)), beliefs)
+        there = _estimated(facts.take(ours, theirs, known), expected, said, found)
+        value, hard = there.solved.value, there.hard
+        drawn.append(value if hard is None else random.choice(hard.moved(value), p=hard.probable))
+    return np.array(drawn)
 
 
 def _solve(rest: Told, canaries: Told, reading: Reading, expected: float, said: Float[np.ndarray, " total"]) -> _Solved:

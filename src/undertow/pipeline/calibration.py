@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from undertow.aggregation.cut import harm_ranks
 from undertow.aggregation.stability import Bootstrap
@@ -57,7 +57,7 @@ def calibrate(
     """
     c, n = len(planned.canaries), len(planned.taught)
     twins, canaries = planned.canaries.positions, n + np.arange(c)
-    rest = np.setdiff1d(np.arange(n), twins)
+    rest = planned.rest
     labels = influence["sample_label"].values
     by_probe = probe.rows.probabilities[np.arange(n + c), labels]
     tried = with_probe(try_choices(influence, settings, reporter), by_probe)
@@ -72,25 +72,18 @@ def calibrate(
         way, everyone = ASKED, _as_asked(influence, settings, rest, reporter)
         held_out = everyone[canaries]
     reader = more_reliable(tuned, probe)
-    told, trusted = reader.rows, reader.trusted
-    asked = Told(told.probabilities[canaries], labels[twins], labels[canaries], told.held_out)
+    told = reader.rows
+    beside = None if reader is probe else (planned.parted(probe.rows)[0], probe.trusted)
     seen = Seen(everyone[rest], held_out)
-    beside = None if reader is probe else (probe.rows.take(rest), probe.trusted)
-    share = estimate_share(told.take(rest), asked, trusted, seen, unlearned=beside, seed=settings.seed)
-    place = everyone[:n].copy()
-    place[twins] = matched(everyone[twins], everyone[rest])
-    assumed, classes = max(share.value, LEAST), told.probabilities.shape[1]
-    # A reader that learned from the rows is not as sure as it is right: canaries bend what it says.
-    bending = None if told.held_out else held_out
-    curve = odds_curve(everyone[rest], doubts(told.take(rest), share), bending, assumed, classes)
-    odds = curve.at(place)
+    share = estimate_share(*planned.parted(told), reader.trusted, seen, unlearned=beside, seed=settings.seed)
+    odds = _odds(everyone, held_out, planned, told, share)
     if way != ASKED:  # standings are within labels: those of more errors come first
         odds += label_offsets(odds[rest], labels[rest], share.of_label)[labels[:n]]
     harm = standing(odds, odds)
     wrong, low, high = (with_mean(odds, odds[rest], end) for end in (share.value, share.low, share.high))
     order = np.argsort(harm_ranks(harm, seed=settings.seed))
     cuts = expected_cuts(wrong[order], low[order], high[order])
-    worst = unlearned_class(trusted)
+    worst = unlearned_class(reader.trusted)
     unlearned = "" if worst is None else str(planned.audited.classes[worst])
     vouched = told.held_out and share.reading.separation >= VOUCHED
     interval = _auroc(held_out, settings.seed)
@@ -118,6 +111,31 @@ def calibrate(
         _choice_table(tried, found),
         _cut_table(cuts, n),
     )
+
+
+def _odds(
+    everyone: Float[np.ndarray, " audited"],
+    held_out: Float[np.ndarray, " canary"],
+    planned: Planned,
+    told: Told,
+    share: Share,
+) -> Float[np.ndarray, " row"]:
+    """Log-odds that the label of each of the user's rows is wrong, by where it stands.
+
+    Args:
+        everyone: standing of all that is audited.
+        held_out: standing of the canaries, by a harm that was not chosen by them.
+        planned: the canaries.
+        told: what the reader says of all that is audited.
+        share: of wrong labels.
+    """
+    rest, twins = planned.rest, planned.canaries.positions
+    place = everyone[: len(planned.taught)].copy()
+    place[twins] = matched(everyone[twins], everyone[rest])
+    # A reader that learned from the rows is not as sure as it is right: canaries bend what it says.
+    bending = None if told.held_out else held_out
+    doubted, classes = doubts(planned.parted(told)[0], share), told.probabilities.shape[1]
+    return odds_curve(everyone[rest], doubted, bending, max(share.value, LEAST), classes).at(place)
 
 
 def _fixed(tried: Tried, settings: AuditSettings) -> dict[str, int]:

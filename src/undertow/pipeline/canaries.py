@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from undertow.calibrate.canaries import FEWEST, MOST, Canaries, canary_count, draw_canaries
+from undertow.calibrate.told import Told
 from undertow.data import Samples
 from undertow.pipeline.inputs import Inputs
 from undertow.pipeline.settings import AuditSettings
@@ -25,6 +27,21 @@ class Planned:
     canaries: Canaries
     taught: Samples
     audited: Samples
+
+    @property
+    def rest(self) -> Int[np.ndarray, " rest"]:
+        """Positions of the user's rows that are no canaries, ascending."""
+        return np.setdiff1d(np.arange(len(self.taught)), self.canaries.positions)
+
+    def parted(self, told: Told) -> tuple[Told, Told]:
+        """What a model says of the rest, and of the canaries with their own labels, taught other ones.
+
+        Args:
+            told: of all that is audited.
+        """
+        n, own = len(self.taught), told.labels[self.canaries.positions]
+        canaries = Told(told.probabilities[n:], own, told.labels[n:], told.held_out)
+        return told.take(self.rest), canaries
 
 
 def plan_canaries(train: Samples, settings: AuditSettings, *, trained_here: bool) -> tuple[Planned | None, str]:

@@ -51,9 +51,26 @@ def probe_step(
     parts = (planned.taught, inputs.queries, inputs.selection)
     model = start.base().to(device_of(settings))
     with (reporter or Silent()).track("states before fine-tuning", sum(map(len, parts))) as advance:
-        states = np.concatenate([_states(model, start.tokenizer, part, settings, advance) for part in parts], axis=1)
+        states = np.concatenate(
+            [mean_states(model, start.tokenizer, part, settings, advance) for part in parts], axis=1
+        )
     trusted = np.concatenate([part.labels for part in parts[1:]])
     return probed(states, planned, trusted, seed=settings.seed, reporter=reporter)
+
+
+def mean_states(
+    model: nn.Module,
+    tokenizer: Any,
+    samples: Samples,
+    settings: AuditSettings,
+    advance: Callable[[int], None] = lambda n: None,
+) -> Float[np.ndarray, "layer row state"]:
+    """Mean hidden states at the end of each quarter of a model."""
+    encoded = encode(samples, tokenizer, settings.max_length)
+    pad_id = tokenizer.pad_token_id
+    found = hidden_states(model, encoded, pad_id=pad_id, layers=QUARTERS, pooling=["mean"], advance=advance)
+    assert found.mean is not None
+    return found.mean
 
 
 def probed(
@@ -106,13 +123,3 @@ def more_reliable(tuned: Opinion, probe: Opinion) -> Opinion:
     """
     clearer = read_by(tuned.trusted).separation - read_by(probe.trusted).separation
     return tuned if clearer > CLEARER else probe
-
-
-def _states(
-    model: nn.Module, tokenizer: Any, samples: Samples, settings: AuditSettings, advance: Callable[[int], None]
-) -> np.ndarray:
-    encoded = encode(samples, tokenizer, settings.max_length)
-    pad_id = tokenizer.pad_token_id
-    found = hidden_states(model, encoded, pad_id=pad_id, layers=QUARTERS, pooling=["mean"], advance=advance)
-    assert found.mean is not None
-    return found.mean

@@ -47,6 +47,12 @@ def resampled_means(
     return result
 
 
+def intervals(standings: Float[np.ndarray, "choice canary"], *, times: int, seed: int) -> Float[np.ndarray, "choice 3"]:
+    """Mean over canaries of each choice, and the ends of its 95% interval in the resamples of `resampled_means`."""
+    ends = np.quantile(resampled_means(standings, times=times, seed=seed), [0.025, 0.975], axis=0)
+    return np.stack([standings.mean(axis=1), *ends], axis=1)
+
+
 def rank_choices(
     standings: Float[np.ndarray, "choice canary"],
     costs: Sequence[int | float],

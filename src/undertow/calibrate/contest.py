@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from undertow.calibrate.choices import FEW, Ranking, average, held_out_choice, held_out_folds, rank_choices
+from undertow.calibrate.choices import FEW, Ranking, average, held_out_choice, held_out_folds, intervals, rank_choices
 from undertow.calibrate.learned import FOLDS, learned_harm
 from undertow.calibrate.mixture import Doubts
 from undertow.calibrate.standing import standing
@@ -107,11 +107,10 @@ def contest(
 
 
 def _entries(judged: dict[str, np.ndarray], times: int, seed: int) -> tuple[Entry, ...]:
-    count = len(judged[LEARNED])
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), times) / count
-
-    def interval(values: np.ndarray) -> tuple[float, float, float]:
-        low, high = np.quantile(drawn @ values, [0.025, 0.975])
-        return float(values.mean()), float(low), float(high)
-
-    return tuple(Entry(name, interval(v), interval(v - judged[LEARNED])) for name, v in judged.items())
+    values = np.stack(list(judged.values()))
+    found = intervals(np.concatenate([values, values - judged[LEARNED]]), times=times, seed=seed)
+    auroc, ahead = np.split(found, 2)
+    return tuple(
+        Entry(name, tuple(own), tuple(gain))
+        for name, own, gain in zip(judged, auroc.tolist(), ahead.tolist(), strict=True)
+    )

@@ -125,11 +125,11 @@ def estimate_share(
     random = np.random.default_rng(seed)
     facts, classes = _Facts(rest, canaries, trusted, unlearned), rest.probabilities.shape[1]
     by_canary, beliefs = np.zeros((len(TOTALS), 1, len(canaries))), np.zeros(1)
-    found = _estimated(facts, EXPECTED, np.zeros(len(TOTALS)))
     if seen is not None:
-        of_label, memory = found.solved.of_label, found.solved.memory
-        by_canary, beliefs = standing_evidence(rest, canaries, seen, of_label, memory, found.reading)
-        found = _estimated(facts, EXPECTED, heard(by_canary.sum(axis=2), beliefs))
+        reading = read_by(trusted)
+        first = _solve(rest, canaries, reading, EXPECTED, np.zeros(len(TOTALS)))
+        by_canary, beliefs = standing_evidence(rest, canaries, seen, first.of_label, first.memory, reading)
+    found = _estimated(facts, EXPECTED, heard(by_canary.sum(axis=2), beliefs))
     solved, hard = found.solved, found.hard
     value = solved.value if hard is None else float(hard.probable @ hard.moved(solved.value))
     resamples = max(50, min(100, 400 // classes)) if times is None else times

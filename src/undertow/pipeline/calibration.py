@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from undertow.aggregation.cut import harm_ranks
 from undertow.aggregation.stability import Bootstrap
-from undertow.calibrate.choices import resampled_means
+from undertow.calibrate.choices import intervals
 from undertow.calibrate.contest import AVERAGE, Contest, contest
 from undertow.calibrate.cut import Cuts, Suggestion, expected_cuts, suggest
 from undertow.calibrate.evidence import Seen
@@ -73,7 +73,7 @@ def calibrate(
         held_out = everyone[canaries]
     reader = more_reliable(tuned, probe)
     told = reader.rows
-    beside = None if reader is probe else (planned.parted(probe.rows)[0], probe.trusted)
+    beside = None if reader is probe else (probe.rows.take(rest), probe.trusted)
     seen = Seen(everyone[rest], held_out)
     share = estimate_share(*planned.parted(told), reader.trusted, seen, unlearned=beside, seed=settings.seed)
     odds = _odds(everyone, held_out, planned, told, share)
@@ -86,8 +86,8 @@ def calibrate(
     worst = unlearned_class(reader.trusted)
     unlearned = "" if worst is None else str(planned.audited.classes[worst])
     vouched = told.held_out and share.reading.separation >= VOUCHED
-    interval = _auroc(held_out, settings.seed)
-    advice = suggest(cuts, share, interval, settings.goal, vouched=vouched, unlearned=unlearned)
+    _, lowest, highest = intervals(held_out[None], times=1000, seed=settings.seed)[0].tolist()
+    advice = suggest(cuts, share, (lowest, highest), settings.goal, vouched=vouched, unlearned=unlearned)
     flagged, removed = advice.rows, advice.removed
     if settings.cut is not None:
         flagged = removed = round(settings.cut * n)
@@ -134,7 +134,7 @@ def _odds(
     place[twins] = matched(everyone[twins], everyone[rest])
     # A reader that learned from the rows is not as sure as it is right: canaries bend what it says.
     bending = None if told.held_out else held_out
-    doubted, classes = doubts(planned.parted(told)[0], share), told.probabilities.shape[1]
+    doubted, classes = doubts(told.take(rest), share), told.probabilities.shape[1]
     return odds_curve(everyone[rest], doubted, bending, max(share.value, LEAST), classes).at(place)
 
 
@@ -163,12 +163,6 @@ def _as_asked(
     modules = deciding_modules(module_keys(influence), covered, settings.layers)
     harm = group_harm(influence, {"": modules}, settings, reporter=reporter)[""]
     return standing(harm, harm[rest])
-
-
-def _auroc(canaries: np.ndarray, seed: int) -> tuple[float, float]:
-    """A 95% interval of the AUROC of canaries, from what each of them is beside the rest."""
-    low, high = np.quantile(resampled_means(canaries[None], times=1000, seed=seed), [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _stability(

@@ -1,6 +1,7 @@
 """Planting canaries in an audit: what the model is trained on, and what the influence stage looks at."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ class Planned:
     taught: Samples
     audited: Samples
 
-    @property
+    @cached_property
     def rest(self) -> Int[np.ndarray, " rest"]:
         """Positions of the user's rows that are no canaries, ascending."""
         return np.setdiff1d(np.arange(len(self.taught)), self.canaries.positions)

@@ -135,6 +135,26 @@ def odds_curve(
     return best[1]
 
 
+def handed_on(
+    doubts: Float[np.ndarray, " row"], harm: Float[np.ndarray, " row"], labels: Int[np.ndarray, " row"]
+) -> Float[np.ndarray, " row"]:
+    """Doubts of another order handed on to the rows of a harm: within each label the most harmful gets the largest.
+
+    Averaged along an order that is not their own, doubts come out lower at its top than at that of their own; of a harm
+    that finds at least as many wrong rows they are too low then.
+
+    Args:
+        doubts: of some rows.
+        harm: of the same rows; which of two equal ones gets more is of no account to `odds_curve`.
+        labels: of the same rows, as class index.
+    """
+    found = np.empty_like(doubts)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        found[own[np.argsort(harm[own], kind="stable")]] = np.sort(doubts[own])
+    return found
+
+
 def label_offsets(
     odds: Float[np.ndarray, " row"], labels: Int[np.ndarray, " row"], of_label: Float[np.ndarray, " class"]
 ) -> Float[np.ndarray, " class"]:

@@ -13,7 +13,7 @@ from undertow.calibrate.cut import Cuts, Suggestion, expected_cuts, suggest
 from undertow.calibrate.evidence import Seen
 from undertow.calibrate.mixture import even_doubts
 from undertow.calibrate.odds import with_mean
-from undertow.calibrate.probability import label_offsets, odds_curve
+from undertow.calibrate.probability import handed_on, label_offsets, odds_curve
 from undertow.calibrate.share import LEAST, Share, doubts, estimate_share
 from undertow.calibrate.standing import matched, standing, standings
 from undertow.calibrate.told import Told, unlearned_class
@@ -76,7 +76,7 @@ def calibrate(
     beside = None if reader is probe else (probe.rows.take(rest), probe.trusted)
     seen = Seen(everyone[rest], held_out)
     share = estimate_share(*planned.parted(told), reader.trusted, seen, unlearned=beside, seed=settings.seed)
-    odds = _odds(everyone, held_out, planned, told, share)
+    odds = _odds(everyone, held_out, planned, told, share, asked=way == ASKED)
     if way != ASKED:  # standings are within labels: those of more errors come first
         odds += label_offsets(odds[rest], labels[rest], share.of_label)[labels[:n]]
     harm = standing(odds, odds)
@@ -119,6 +119,8 @@ def _odds(
     planned: Planned,
     told: Told,
     share: Share,
+    *,
+    asked: bool,
 ) -> Float[np.ndarray, " row"]:
     """Log-odds that the label of each of the user's rows is wrong, by where it stands.
 
@@ -128,13 +130,16 @@ def _odds(
         planned: the canaries.
         told: what the reader says of all that is audited.
         share: of wrong labels.
+        asked: the user chose the harm, so that nobody knows whether it finds as much as the reader does.
     """
     rest, twins = planned.rest, planned.canaries.positions
     place = everyone[: len(planned.taught)].copy()
     place[twins] = matched(everyone[twins], everyone[rest])
+    doubted, classes = doubts(told.take(rest), share), told.probabilities.shape[1]
     # A reader that learned from the rows is not as sure as it is right: canaries bend what it says.
     bending = None if told.held_out else held_out
-    doubted, classes = doubts(told.take(rest), share), told.probabilities.shape[1]
+    if told.held_out and not asked:
+        doubted = handed_on(doubted, everyone[rest], planned.taught.labels[rest])
     return odds_curve(everyone[rest], doubted, bending, max(share.value, LEAST), classes).at(place)
 
 

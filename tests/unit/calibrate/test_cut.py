@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from undertow.calibrate.cut import expected_cuts, highest_auroc, suggest
 from undertow.calibrate.goal import Goal
 from undertow.calibrate.odds import log_odds, probabilities, shift_to_mean, shifts_to_mean, with_mean
-from undertow.calibrate.probability import label_offsets, odds_curve
+from undertow.calibrate.probability import handed_on, label_offsets, odds_curve
 from undertow.calibrate.share import LEAST, Share, doubts, estimate_share
 from undertow.calibrate.standing import standing
 from undertow.calibrate.told import Reading
@@ -125,6 +125,38 @@ def test_doubts_of_what_learned_from_no_row_are_taken_at_their_word():
     assert plain.slope == 1
     wrong = with_mean(odds := plain.at(ours), odds, float(doubted.mean()))
     assert wrong == pytest.approx(ours**3, abs=0.12)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60))
+def test_doubts_handed_on_stay_within_their_label_and_follow_the_harm(seed: int, rows: int):
+    random = np.random.default_rng(seed)
+    doubted, harm, labels = random.random(rows), random.random(rows), random.integers(0, 3, rows)
+    before = doubted.copy()
+    found = handed_on(doubted, harm, labels)
+    assert np.array_equal(doubted, before)
+    for label in range(3):
+        own = np.flatnonzero(labels == label)
+        assert found[own[np.argsort(harm[own])]].tolist() == sorted(doubted[own])
+
+
+def test_the_top_of_a_harm_that_finds_as_much_is_promised_what_the_reader_says_of_its_own_top():
+    """Two views of the same rows, equally good; the doubts of one are right on average in its own order."""
+    random = np.random.default_rng(0)
+    hidden = random.normal(size=20_000)
+    wrong = random.random(20_000) < probabilities(1.5 * hidden - 2)
+    reader, harm = (hidden + random.normal(size=20_000) for _ in range(2))
+    doubted = np.empty(20_000)
+    for rows in np.array_split(np.argsort(reader), 100):
+        doubted[rows] = wrong[rows].mean()
+    labels, top = np.zeros(20_000, dtype=int), np.argsort(-harm)[:2000]
+    place = standing(harm, harm)
+
+    def promised(some: np.ndarray) -> float:
+        odds = odds_curve(place, some, None, float(wrong.mean()), 2).at(place)
+        return float(with_mean(odds, odds, float(wrong.mean()))[top].mean())
+
+    assert promised(handed_on(doubted, harm, labels)) == pytest.approx(wrong[top].mean(), abs=0.02)
+    assert promised(doubted) < wrong[top].mean() - 0.05
 
 
 def test_canaries_tilt_a_curve_where_the_model_doubts_all_rows_alike():

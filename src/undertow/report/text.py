@@ -73,7 +73,8 @@ def points(difference: float) -> str:
     """A difference of two shares in percentage points, with its sign."""
     if not math.isfinite(difference):
         return MISSING
-    text = fixed(abs(100 * difference), 1)
+    # What subtraction left behind the comma would round a half up here, and down where it was not subtracted.
+    text = fixed(abs(round(100 * difference, 9)), 1)
     return text if float(text) == 0 else f"{'+' if difference > 0 else '−'}{text}"
 
 

@@ -30,6 +30,7 @@ def test_shares_and_differences() -> None:
     assert [text.percent(value) for value in (0.2, 0.0, 0.0002, 1.0)] == ["20.0%", "0.0%", "<0.1%", "100.0%"]
     assert text.percent(float("nan")) == "–"
     assert [text.points(value) for value in (0.054, -0.006, 0.0, -0.0001)] == ["+5.4", "−0.6", "0.0", "0.0"]
+    assert text.points(0.76875 - 0.75625) == text.points(0.0125) == f"{1.25:+.1f}"
 
 
 def test_times_and_memory() -> None:

@@ -8,14 +8,14 @@ of hundreds of choices is best by luck too; so it is also chosen by one half of 
 other. Every case leaves one JSON file under --runs and is not computed again.
 
     python benchmarks/calibration.py --data GLUE_FOLDER --small     # about two and a half hours on two cores
-    python benchmarks/calibration.py --data GLUE_FOLDER --small --again 15 16 17    # the encoder with further seeds
+    python benchmarks/calibration.py --data GLUE_FOLDER --small --again 18 19 20    # the encoder with further seeds
     python benchmarks/calibration.py --data GLUE_FOLDER             # all tasks, kinds, levels and three seeds
 
 The best of hundreds in one seed is lucky even with 200 planted rows. So --again takes the choice that is best on
 average over several seeds, and puts the rows of all of them together to compare promised with achieved precision.
 
-The small setting takes two hours as two processes of one thread (OMP_NUM_THREADS=1), one with --only minilm and one
-with --only smollm2; the command without --only then makes the tables.
+The small setting takes about 100 minutes as two processes of one thread (OMP_NUM_THREADS=1), one with --only minilm and
+one with --only smollm2; the command without --only then makes the tables.
 """
 
 import argparse

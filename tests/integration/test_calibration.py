@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from undertow import audit, load_samples, open_influence
-from undertow.calibrate.told import Told
+from undertow.calibrate.share import Share
+from undertow.calibrate.told import Told, read_by
+from undertow.pipeline.calibration import _odds
 from undertow.pipeline.canaries import plan_canaries
 from undertow.pipeline.page import report_data
 from undertow.pipeline.probe import Opinion, more_reliable
@@ -298,6 +300,23 @@ def opinion(name: str, sure: float, *, held_out: bool) -> Opinion:
 def test_the_fine_tuned_model_is_asked_only_where_it_is_much_clearer(tuned, asked):
     found = more_reliable(opinion("tuned", tuned, held_out=False), opinion("probe", 0.7, held_out=True))
     assert found.name == asked
+
+
+@pytest.mark.parametrize(
+    ("held_out", "asked", "spread"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_rows_are_promised_what_the_probe_says_of_as_many_of_its_own_first(held_out, asked, spread):
+    """Doubts that have nothing to do with the harm: averaged along it they are all alike."""
+    planned, _ = plan_canaries(load_samples(tiny.rows(ROWS, seed=21)), AuditSettings(), trained_here=True)
+    random, rest, labels = np.random.default_rng(0), planned.rest, planned.audited.labels
+    everyone = random.permutation(len(planned.audited)) / len(planned.audited)
+    said = random.dirichlet(np.full(len(planned.taught.classes), 0.3), len(planned.audited))
+    told = Told(said, labels, held_out=held_out)
+    trusted = Told(np.maximum(np.eye(said.shape[1])[labels], 0.05), labels)
+    share = Share(0.2, 0.1, 0.3, np.full(said.shape[1], 0.2), 0.0, read_by(trusted))
+    odds = _odds(everyone, everyone[len(planned.taught) :], planned, told, share, asked=asked)[rest]
+    assert np.all(np.diff(odds[np.argsort(everyone[rest])]) >= 0)
+    assert (np.quantile(odds, 0.9) - np.quantile(odds, 0.1) > 1.5) == spread
 
 
 def test_what_a_model_says_is_parted_into_the_rest_and_the_canaries():

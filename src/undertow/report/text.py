@@ -73,7 +73,7 @@ def points(difference: float) -> str:
     """A difference of two shares in percentage points, with its sign."""
     if not math.isfinite(difference):
         return MISSING
-    # What subtraction left behind the comma would round a half up here, and down where it was not subtracted.
+    # The last bits of a subtraction would round a half up, where the same difference read from a file goes down.
     text = fixed(abs(round(100 * difference, 9)), 1)
     return text if float(text) == 0 else f"{'+' if difference > 0 else '−'}{text}"
 

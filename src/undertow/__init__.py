@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from undertow.metrics.noise import noise_detection
     from undertow.pipeline.audit import audit
     from undertow.pipeline.compare import CompareOptions, compare_run
-    from undertow.pipeline.harm import harm_table
+    from undertow.pipeline.harm_table import harm_table
     from undertow.pipeline.influence import influence_step
     from undertow.pipeline.layers import layer_profile
     from undertow.pipeline.outcome import Audit
@@ -40,7 +40,7 @@ _WHERE = {
     "compare_run": "undertow.pipeline.compare",
     "experiment": "undertow.study.experiment",
     "fine_tune_step": "undertow.pipeline.steps",
-    "harm_table": "undertow.pipeline.harm",
+    "harm_table": "undertow.pipeline.harm_table",
     "influence_step": "undertow.pipeline.influence",
     "layer_profile": "undertow.pipeline.layers",
     "load_samples": "undertow.data",

@@ -52,6 +52,8 @@ class Engine:
         memory: bytes to stay within. One block is always read, however large.
         scratch: folder for what memory does not hold.
         threads: how many sort at once; all cores unless given.
+        among: the first so many samples are those that ranks and spreads are taken among; those behind them are
+            control rows. All by default.
     """
 
     def __init__(
@@ -65,11 +67,13 @@ class Engine:
         memory: int = MEMORY,
         scratch: Path | None = None,
         threads: int | None = None,
+        among: int | None = None,
     ) -> None:
         self.blocks, self.queries, self.sample_labels = blocks, queries, sample_labels
         self._reductions: Reductions = reductions or InMemory(memory // 4)
         self._name, self._memory, self._scratch = name, memory, scratch
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or cores()
+        self._among = blocks.shape[2] if among is None else among
 
     def answers(
         self,
@@ -91,7 +95,7 @@ class Engine:
         n = self.blocks.shape[2]
         forms = [AGGREGATIONS[r.how].form for r in requests]
         jobs = {
-            i: SumJob(r, w, n, bootstrap)
+            i: SumJob(r, w, n, bootstrap, self._among)
             for i, (r, w, form) in enumerate(zip(requests, weights, forms, strict=True))
             if form != "order"
         }
@@ -123,7 +127,7 @@ class Engine:
             if self.queries.weights is not None:
                 raise ConfigError(f"--aggregate {request.how} takes every query alike. Leave out their weights.")
         else:
-            transform(request.how, request.k, n)
+            transform(request.how, request.k, self._among)
         return query_weights(self.queries, self.sample_labels, n, request.only, request.weigh)
 
     def _gathering(self, ordered: Sequence[Request]) -> list[Gathered]:
@@ -197,7 +201,7 @@ class Engine:
         base = {within: self.queries.base(within) for _, within in work.needs}
 
         def piece(part: slice) -> dict[Need, tuple[np.ndarray, np.ndarray]]:
-            some, at = Rows(rows[part]), slice(first + part.start, first + part.stop)
+            some, at = Rows(rows[part], self._among), slice(first + part.start, first + part.stop)
             for what, values in spread.items():
                 values[part] = what(some)
             for g in work.gathered:
@@ -219,6 +223,14 @@ class Engine:
         how = statistic(request.how, request.trim, self.blocks.shape[2])
         score = mine.reduce(how, request.modules, counted, weights.sample_class, pool)
         return Answer(score, None, np.ones(len(request.modules)))
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
 
 
 def _kind(request: Request) -> str:

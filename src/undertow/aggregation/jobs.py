@@ -64,15 +64,23 @@ class Answer:
 class SumJob:
     """Works out a request of the form ``sum`` or ``modules``: adds up what each module is reduced to."""
 
-    def __init__(self, request: Request, weights: QueryWeights, samples: int, bootstrap: Bootstrap | None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        weights: QueryWeights,
+        samples: int,
+        bootstrap: Bootstrap | None,
+        among: int | None = None,
+    ) -> None:
         self.request, self.weights, self._bootstrap = request, weights, bootstrap
-        what = transform(request.how, request.k, samples)
+        ranked = samples if among is None else among
+        what = transform(request.how, request.k, ranked)
         self.need: Need = what, "confidence" if request.weigh == "confidence" else "equal"
         self._place = {m: i for i, m in enumerate(request.modules)}
         self._given = module_weights(request)
         self._total = np.zeros(samples)
         self._apart: dict[int, np.ndarray] = {}
-        self._factor = factor(request.how, weights.total * len(request.modules), samples)
+        self._factor = factor(request.how, weights.total * len(request.modules), ranked)
         self.resampled: Resampled | None = None
 
     @property
@@ -127,19 +135,22 @@ class SumJob:
         return Answer(self._factor * total, found, weights)
 
 
-def combine(scores: Float[np.ndarray, "module sample"], how: str, queries: int) -> Float[np.ndarray, " sample"]:
+def combine(
+    scores: Float[np.ndarray, "module sample"], how: str, queries: int, among: int | None = None
+) -> Float[np.ndarray, " sample"]:
     """One score per sample from the sums of some modules over their queries (see `module_sum`).
 
     Args:
         scores: sum of the row transform over the queries of each module.
         how: an aggregation of the form ``sum`` or ``modules``.
         queries: how many queries count.
+        among: number of samples that ranks were taken among; all by default.
     """
     weights = consensus_weights(scores) if AGGREGATIONS[how].form == "modules" else np.ones(len(scores))
     total = np.zeros(scores.shape[1])
     for weight, score in zip(weights, scores, strict=True):
         total += weight * score
-    return factor(how, len(scores) * queries, scores.shape[1]) * total
+    return factor(how, len(scores) * queries, scores.shape[1] if among is None else among) * total
 
 
 def check_request(request: Request, bootstrap: Bootstrap | None = None) -> None:

@@ -26,6 +26,20 @@ def ranks(influence: Float[np.ndarray, "row sample"]) -> Integer[np.ndarray, "ro
     return result
 
 
+def ranks_among(influence: Float[np.ndarray, "row sample"], among: int) -> Integer[np.ndarray, "row sample"]:
+    """r = number of the first ``among`` samples y of the row with I[y] < I[x], for all samples x of the row."""
+    if among == influence.shape[1]:
+        return ranks(influence)
+    own = np.ascontiguousarray(influence[:, :among])
+    kind = np.uint16 if among < 1 << 16 else np.int32
+    result = np.empty(influence.shape, dtype=kind)
+    result[:, :among] = ranks(own)
+    own.sort(axis=1)
+    for i, values in enumerate(influence[:, among:]):
+        result[i, among:] = np.searchsorted(own[i], values, side="left")
+    return result
+
+
 def places(ranks: Integer[np.ndarray, "row sample"]) -> Integer[np.ndarray, "row sample"]:
     """Number of samples y of the row with I[y] <= I[x], 1 to n, from the ranks: r + 1 where nothing ties."""
     rows, n = ranks.shape

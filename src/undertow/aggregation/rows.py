@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from undertow.aggregation.names import vote_count
-from undertow.aggregation.ranks import ranks as ranks_of
+from undertow.aggregation.ranks import ranks_among
 
 # Numbers of rows that are handled at once by one thread: a few megabytes with what sorting them takes.
 PIECE = 200_000
@@ -18,13 +18,15 @@ PIECE = 200_000
 class Rows:
     """Some rows of influence [row, sample], with the ranks that aggregations share."""
 
-    def __init__(self, influence: Float[np.ndarray, "row sample"]) -> None:
+    def __init__(self, influence: Float[np.ndarray, "row sample"], among: int | None = None) -> None:
+        """The first ``among`` samples are those that ranks and spreads are taken among; all by default."""
         self.influence = influence
+        self.among = influence.shape[1] if among is None else among
 
     @cached_property
     def ranks(self) -> Integer[np.ndarray, "row sample"]:
-        """Ranks within each row (see `undertow.aggregation.ranks.ranks`)."""
-        return ranks_of(self.influence)
+        """Ranks within each row (see `undertow.aggregation.ranks.ranks_among`)."""
+        return ranks_among(self.influence, self.among)
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,11 @@ def _influence(rows: Rows, _: int) -> np.ndarray:
 def _standardised(rows: Rows, _: int) -> np.ndarray:
     """(I - mean) / standard deviation, of the row; 0 where all are equal."""
     values = rows.influence.astype(np.float64)
-    values -= values.mean(axis=1, keepdims=True)
-    spread = np.sqrt(np.einsum("ij,ij->i", values, values) / values.shape[1])[:, None]
-    equal = rows.influence.min(axis=1, keepdims=True) == rows.influence.max(axis=1, keepdims=True)
+    own = slice(0, rows.among)
+    values -= values[:, own].mean(axis=1, keepdims=True)
+    spread = np.sqrt(np.einsum("ij,ij->i", values[:, own], values[:, own]) / rows.among)[:, None]
+    first = rows.influence[:, own]
+    equal = first.min(axis=1, keepdims=True) == first.max(axis=1, keepdims=True)
     values[np.broadcast_to(equal, values.shape)] = 0
     result: np.ndarray = np.divide(values, spread, out=values, where=~equal & (spread > 0))
     return result
@@ -73,7 +77,7 @@ def _votes(rows: Rows, count: int) -> np.ndarray:
 
 def _all_votes(rows: Rows, _: int) -> np.ndarray:
     """(n - r)^2: twice the integral of max(k - r, 0) over k from 0 to n."""
-    left: np.ndarray = rows.influence.shape[1] - rows.ranks.astype(np.int64)
+    left: np.ndarray = rows.among - rows.ranks.astype(np.int64)
     left *= left
     return left
 
@@ -145,6 +149,7 @@ def module_sum(
     what: Transform,
     weights: Float[np.ndarray, "class query"],
     sample_class: Sequence[int] | np.ndarray,
+    among: int | None = None,
 ) -> Float[np.ndarray, " sample"]:
     """Weighted sum over the queries of a module of a row transform, in float64.
 
@@ -153,13 +158,14 @@ def module_sum(
         what: the row transform.
         weights: what each of these queries weighs for samples of each class.
         sample_class: class of each sample: its row of ``weights``.
+        among: the first so many samples are those that ranks and spreads are taken among; all by default.
     """
     classes = np.asarray(sample_class)
     total = np.zeros(influence.shape[1])
     counted = np.flatnonzero(weights.any(axis=0))
     for part in pieces(len(counted), influence.shape[1]):
         which = counted[part]
-        values = what(Rows(influence[which]))
+        values = what(Rows(influence[which], among))
         for c in range(len(weights)):
             mine = slice(None) if len(weights) == 1 else np.flatnonzero(classes == c)
             w = weights[c, which]

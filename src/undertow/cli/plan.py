@@ -38,6 +38,17 @@ plan_command.__signature__ = _signature.replace(parameters=_parameters)  # type:
 plan_command.__annotations__ = {p.name: p.annotation for p in _parameters} | {"return": None}
 
 
+def _trusted(plan: "Plan") -> str:
+    """What each part of the trusted rows is for, and what more of them would buy."""
+    parts = [f"{plan.selection:,} choose the checkpoint", f"{plan.queries:,} are the queries"]
+    if not plan.anchors:
+        return f"Trusted rows: {' and '.join(parts)}."
+    return (
+        f"Trusted rows: {', '.join(parts)}, and {plan.anchors:,} are trained on as anchors. Four times as many anchors "
+        "would halve the scatter of what is promised."
+    )
+
+
 def print_plan(plan: "Plan", keep: str, console: Console) -> None:
     """Print the modules, storage, memory and times of a plan."""
     table = Table(title="Tracked modules", title_justify="left", box=None, padding=(0, 2, 0, 0))
@@ -47,6 +58,7 @@ def print_plan(plan: "Plan", keep: str, console: Console) -> None:
         table.add_row(m.kind, m.side, f"{m.modules:,}", f"{m.parameters:,}", m.form, m.products, size(m.bytes))
     rows = f"{plan.samples:,} training rows" + (f", {plan.canaries:,} of them canaries" if plan.canaries else "")
     console.print(f"{escape(plan.model)}: {rows}, {plan.queries:,} queries.", highlight=False)
+    console.print(_trusted(plan), highlight=False)
     console.print(table)
     lines = (
         ("Parameters tracked", f"{plan.parameters:,}"),

@@ -13,13 +13,15 @@ from rich.text import Text
 
 from undertow.pipeline.audit import audit
 from undertow.pipeline.outcome import Audit
-from undertow.pipeline.page import next_steps, told_way
-from undertow.pipeline.results import ASKED, CalibrationResult, Results
+from undertow.pipeline.page import harm_name, next_steps
+from undertow.pipeline.results import ASKED, ControlsResult, Results
 from undertow.pipeline.settings import AuditSettings
 from undertow.progress import Bars
 from undertow.report.text import clean, label
 
 WORST = 10
+# Scores that are shown with their AUROCs.
+SHOWN = 6
 
 
 def audit_and_print(
@@ -43,8 +45,10 @@ def print_summary(result: Audit, console: Console) -> None:
         highlight=False,
     )
     console.print(_worst(result.harm, console.width))
-    if results.calibration:
-        console.print(_ways(results.calibration))
+    if results.controls:
+        for sentence in results.controls.details:
+            console.print(escape(sentence), highlight=False)
+        console.print(_judged(results.controls))
     if results.detections:
         console.print(_detections(results, result.manifest["configuration"]))
     if results.arms:
@@ -79,16 +83,20 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
-def _ways(found: CalibrationResult) -> Table:
-    """How the ways to one harm, the best choice and the fixed ones tell canaries from the rest."""
-    table = _table(f"{found.canaries} canaries told from the rest (AUROC), by {found.choices} choices")
+def _judged(found: ControlsResult) -> Table:
+    """How the scores tell canaries from rows, and rows from anchors."""
+    table = _table(f"Scores, judged by {found.canaries:,} canaries and {found.anchors:,} anchors (AUROC)")
     table.add_column("harm")
-    for name in ("AUROC", "95% interval"):
+    for name in ("canaries against rows", "rows against anchors"):
         table.add_column(name, justify="right", no_wrap=True)
-    for e in found.entries:
-        used = ", used" if e.name == found.way else ""
-        best = f" ({found.single.name})" if e.name == "single" else ""
-        table.add_row(escape(told_way(e.name) + best + used), f"{e.auroc:.3f}", f"{e.low:.3f} to {e.high:.3f}")
+
+    def shown(value: float | None, error: float | None) -> str:
+        return "" if value is None or error is None else f"{value:.3f} ± {1.96 * error:.3f}"
+
+    for j in found.judged[:SHOWN]:
+        used = ", used" if j.name == found.harm else ""
+        cells = (shown(j.canaries, j.canaries_error), shown(j.anchors, j.anchors_error))
+        table.add_row(escape(harm_name(j.name) + used), *cells)
     return table
 
 
@@ -100,8 +108,12 @@ def _detections(results: Results, asked: Mapping[str, Any]) -> Table:
     for name in ("NDR@10", "NDR@20", "NDR@30", "AUC-NDR"):
         table.add_column(name, justify="right", no_wrap=True)
     main = asked["estimators"][0]
-    calibrated = results.calibration is not None and results.calibration.way != ASKED
-    audits, said = ("calibrated, the audit's", None) if calibrated else (f"{main}, the audit's", asked["layers"])
+    stacked = results.controls is not None and results.controls.harm != ASKED
+    audits, said = (
+        (f"{harm_name(results.controls.harm)}, the audit's", None)
+        if results.controls and stacked
+        else (f"{main}, the audit's", asked["layers"])
+    )
     named = {audits if d.name == "audit" else d.name: d for d in results.detections}
     named |= {f"{main}, layers {d.name}": d for d in results.group_detections if d.name != said}
     for name, d in named.items():

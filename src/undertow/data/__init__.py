@@ -11,7 +11,7 @@ from undertow.data.columns import detect_columns
 from undertow.data.export import plain_rows, row_hashes, write_jsonl, write_rows
 from undertow.data.load import has_class_positions, load_samples
 from undertow.data.planting import Planted, plant_noise
-from undertow.data.samples import Columns, Samples
+from undertow.data.samples import Columns, Samples, joined_samples
 from undertow.data.sources import read_table
 from undertow.data.splits import ValidationParts, split_validation, stratified_subset
 from undertow.data.tokenize import Encoded, encode, pad_batch, token_budget_batches
@@ -30,6 +30,7 @@ __all__ = [
     "encode",
     "fingerprint",
     "has_class_positions",
+    "joined_samples",
     "load_samples",
     "pad_batch",
     "plain_rows",

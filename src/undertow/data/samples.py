@@ -78,3 +78,18 @@ class Samples:
     def with_labels(self, labels: Int[np.ndarray, " n"]) -> "Samples":
         """The same rows with other class indices."""
         return replace(self, labels=labels)
+
+
+def joined_samples(first: Samples, *others: Samples) -> Samples:
+    """Rows of several sources behind each other, with their texts and labels alone.
+
+    Args:
+        first: names the columns and the classes, which the others share.
+        others: with a second text where the first has one.
+    """
+    parts, columns = (first, *others), first.columns
+    table = {columns.text: [text for part in parts for text in part.texts]}
+    if columns.text_pair:
+        table[columns.text_pair] = [text for part in parts for text in part.text_pairs or ()]
+    labels, rows = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "rows"))
+    return Samples(Dataset.from_dict(table), columns, first.classes, labels, rows, first.source)

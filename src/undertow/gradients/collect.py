@@ -179,8 +179,8 @@ def predict(
 
 
 def _sample_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    return nn.functional.cross_entropy(logits.to(wide), labels, reduction="none")
+    # In float64: softmax minus one-hot of a saturated row is otherwise the rounding error of float32.
+    return nn.functional.cross_entropy(logits.double(), labels, reduction="none")
 
 
 def _check_finite(loss: Float[np.ndarray, " n"], positions: Int[np.ndarray, " n"]) -> None:

@@ -4,7 +4,7 @@ All three are the same matrix [n, size] to whoever asks for norms, sums or rows;
 `undertow.influence.products`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -274,3 +274,12 @@ def _row_squares(rows: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
+
+
+def double(gradients: Gradients) -> Gradients:
+    """The same gradients in float64."""
+    if isinstance(gradients, FactoredGradients):
+        return replace(gradients, inputs=gradients.inputs.double(), deltas=gradients.deltas.double())
+    if isinstance(gradients, DenseGradients):
+        return DenseGradients(gradients.values.double())
+    return replace(gradients, values=gradients.values.double())

@@ -65,6 +65,7 @@ def compute_influence(
     checkpoints: Sequence[Checkpoint] = (),
     given: Mapping[str, Mapping[int, Tensor]] | None = None,
     modules: Iterable[int] | None = None,
+    rows: int | None = None,
     block: int = BLOCK,
     advance: Callable[[int], None] = lambda n: None,
     timing: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext(),
@@ -80,6 +81,8 @@ def compute_influence(
         checkpoints: for ``tracincp``: sum over checkpoints of rate <v, g> (Pruthi et al. 2020).
         given: influence [q, n] by estimator and module, of estimators that need the model itself (``ekfac``).
         modules: positions of the modules to compute; all by default.
+        rows: the first so many samples are training rows; those behind them are control rows, which are scored and
+            enter no sum. All by default.
         block: numbers of a block [query, sample] at most.
         advance: told how many modules are done.
         timing: opened with the name of each estimator while it works; what several share, the first of them bears.
@@ -93,7 +96,7 @@ def compute_influence(
     _check_needs([n for n in estimators if n not in elsewhere], samples.keys, known, checkpoints)
     for m in range(len(samples)) if modules is None else modules:
         key = samples.keys[m]
-        whole = GradientBlock(queries[m], samples[m], known.get(key.name), scratch)
+        whole = GradientBlock(queries[m], samples[m], known.get(key.name), scratch, rows)
         trail = [(GradientBlock(c.queries[m], c.samples[m]), c.rate) for c in checkpoints]
         for part in whole.query_chunks(block):
             some = whole.of_queries(part)

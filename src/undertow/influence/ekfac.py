@@ -61,12 +61,13 @@ def ekfac_rows(
     token_budget: int = TOKEN_BUDGET,
     query_bytes: int = QUERY_BYTES,
     strategy: str = "ekfac",
+    rows: int | None = None,
 ) -> int:
     """How many rows ``ekfac_influence`` passes through the model with these arguments: the sum of its progress."""
     batches = token_budget_batches(queries.lengths, token_budget)
     blocks = -(-len(batches) // _batches_at_once(modules, batches, query_bytes))
     fits = (strategy in _FIT_COVARIANCE) + (strategy in _FIT_EIGENVALUES)
-    return len(queries) + (blocks + fits) * len(samples)
+    return len(queries) + blocks * len(samples) + fits * (len(samples) if rows is None else rows)
 
 
 def ekfac_influence(
@@ -82,6 +83,7 @@ def ekfac_influence(
     strategy: str = "ekfac",
     damping: float | None = None,
     seed: int = 0,
+    rows: int | None = None,
     advance: Advance = lambda n: None,
 ) -> dict[int, Float[Tensor, "q n"]]:
     """Influence of every sample on every query, by position in ``modules``, in float32; above 0 is helpful.
@@ -105,6 +107,7 @@ def ekfac_influence(
         damping: added to the eigenvalues of F; None for a tenth of their mean, for each module apart. Where that is
             0, because no drawn label has a gradient in the module, the influence is 0.
         seed: of the labels that are drawn.
+        rows: F is fitted on the first so many samples; those behind them are control rows. All by default.
         advance: told how many rows went through the model; ``ekfac_rows`` is their total.
 
     Raises:
@@ -121,12 +124,13 @@ def ekfac_influence(
         query_batches = RowBatches.cut(queries, token_budget, pad_id, seed)
         sample_batches = RowBatches.cut(samples, token_budget, pad_id, seed)
         analyzer = analyzer_of(model, names, query_batches[0], folder, advance)
-        _fit(analyzer, sample_batches, strategy)
+        fitted = samples if rows is None else samples.select(np.arange(rows))
+        _fit(analyzer, RowBatches.cut(fitted, token_budget, pad_id, seed), strategy)
         scores = _score(analyzer, query_batches, sample_batches, at_once, damping)
         for name in [] if damping else _without_curvature(analyzer, strategy):
             scores[name] = torch.zeros_like(scores[name])
-    rows, columns = query_batches.places(), sample_batches.places()
-    influence = {m: scores.pop(name)[rows][:, columns].float() for m, name in enumerate(names)}
+    lines, columns = query_batches.places(), sample_batches.places()
+    influence = {m: scores.pop(name)[lines][:, columns].float() for m, name in enumerate(names)}
     _check_finite(influence, modules, strategy)
     return influence
 

@@ -16,6 +16,8 @@ from undertow.models.keys import ModuleKey
 # Zarr format 2: fixed-length text coordinates are part of its specification, they are not yet in format 3.
 FORMAT = 2
 Name = TypeVar("Name")
+# What a sample is, along the coordinate ``control``: the user's row, a canary, or an anchor. In this order.
+ROW, CANARY, ANCHOR = 0, 1, 2
 DIMENSIONS = ("estimator", "module", "query", "sample")
 
 
@@ -25,13 +27,17 @@ def influence_dataset(
     query_rows: np.ndarray,
     sample_rows: np.ndarray,
     covered: np.ndarray | None = None,
+    control: np.ndarray | None = None,
 ) -> xr.Dataset:
     """Coordinates of an influence tensor without its values.
 
     Dimensions are estimator, module, query and sample. ``module`` carries layer (-1 outside the layers),
     projection, side, kind, size and trained; query and sample are the row ids in their sources.
     ``covered[estimator, module]`` says where an estimator is defined; elsewhere the tensor holds NaN.
+    ``control[sample]`` says which samples are control rows (`CANARY`, `ANCHOR`); none by default.
     """
+    if control is None:
+        control = np.zeros(len(sample_rows), dtype=np.int8)
     text = {
         name: ("module", np.array([getattr(k, name) for k in keys], dtype=str))
         for name in ("projection", "side", "kind")
@@ -46,6 +52,7 @@ def influence_dataset(
             "module": np.array([k.name for k in keys], dtype=str),
             "query": query_rows,
             "sample": sample_rows,
+            "control": ("sample", control.astype(np.int8)),
             "layer": ("module", layers),
             "size": ("module", np.array([k.size for k in keys], dtype=np.int64)),
             "trained": ("module", np.array([k.trained for k in keys], dtype=bool)),
@@ -151,9 +158,16 @@ def open_influence(path: Path) -> xr.Dataset:
     return dataset.drop_vars("whole", errors="ignore")
 
 
+def row_count(influence: xr.Dataset) -> int:
+    """Number of the user's rows, which stand before all control rows."""
+    if "control" not in influence.coords:
+        return int(influence.sizes["sample"])
+    return int((influence["control"].values == ROW).sum())
+
+
 def user_rows(influence: xr.Dataset) -> xr.Dataset:
-    """An influence tensor without the canaries, which stand behind the user's rows and have negative row ids."""
-    n = int((influence["sample"].values >= 0).sum())
+    """An influence tensor without the control rows, which stand behind the user's rows."""
+    n = row_count(influence)
     if n == influence.sizes["sample"]:
         return influence
     found = influence.isel(sample=slice(0, n))

@@ -6,21 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 from rich.console import Console
 from torch import nn
 
-from undertow.calibrate.told import Told
 from undertow.data import Samples
 from undertow.errors import ConfigError
 from undertow.influence.store import module_keys, open_influence, user_rows
-from undertow.pipeline.calibrated import Calibrated, calibration_columns
-from undertow.pipeline.calibration import calibrate
-from undertow.pipeline.canaries import Planned, extend_margins, plan_canaries, taught
+from undertow.pipeline.controls.margins import audited_margins
+from undertow.pipeline.controls.planned import (
+    PROBES,
+    Planned,
+    check_plannable,
+    plan_controls,
+    planned_controls,
+    taught,
+)
+from undertow.pipeline.controls.probes import Probed
+from undertow.pipeline.controls.stage import Controlled, control_stage
 from undertow.pipeline.gradients import Places
-from undertow.pipeline.harm import harm_table
+from undertow.pipeline.harm_table import harm_table, with_truth
 from undertow.pipeline.influence import influence_step
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
 from undertow.pipeline.kept import check_gradients_folder
@@ -30,11 +36,9 @@ from undertow.pipeline.model import (
     ModelLike,
     describe_model,
     load_candidate,
-    selection_probabilities,
     train_candidate,
 )
 from undertow.pipeline.outcome import Audit, audit_of, finished_audit, results_of, write_outputs
-from undertow.pipeline.probe import TUNED, Opinion, probe_step
 from undertow.pipeline.ranks import Ranks, current_ranks
 from undertow.pipeline.results import ArmResult
 from undertow.pipeline.retrain import compare_arms, removals
@@ -108,7 +112,10 @@ def _assist(
     run = RunFolder.read(path)
     if not run.done("influence"):
         candidate = load_candidate(described, tokenizer, inputs.train.classes, settings)
-        planned, _ = plan_canaries(inputs.train, settings, trained_here=candidate.trained_here)
+        planned = None
+        if not check_plannable(inputs, settings):
+            probed = Probed.load(path / PROBES)
+            planned = planned_controls(probed, inputs, settings, trained_here=candidate.trained_here)
         trained = train_candidate(run, candidate, taught(inputs, planned), Silent())
         _influence_step(run, candidate, trained, inputs, planned, Silent(), keep=True, ranks=ranks)
     ranks.wait()  # until all is written
@@ -147,44 +154,30 @@ def _audit(
 
 def _stages(run: RunFolder, candidate: Candidate, inputs: Inputs, show: Reporter, ranks: Ranks, *, keep: bool) -> Audit:
     settings = candidate.settings
-    planned, why = plan_canaries(inputs.train, settings, trained_here=candidate.trained_here)
+    why, planned = check_plannable(inputs, settings), None
+    if not why:
+        planned = plan_controls(run, candidate.start, inputs, settings, show, trained_here=candidate.trained_here)
     trained = train_candidate(run, candidate, taught(inputs, planned), show)
     everything = _influence(run, candidate, trained, inputs, planned, show, ranks, keep=keep)
-    calibrated = None if planned is None else _calibrated(run, candidate, trained, inputs, everything, planned, show)
+    controlled = None if planned is None else _controlled(run, candidate, everything, planned, show)
     influence = user_rows(everything)
-    harm = harm_table(influence, inputs.train, settings, planted=inputs.planted, calibrated=calibrated, reporter=show)
-    if calibrated is not None:
-        flagged, estimator = harm["flagged"].to_numpy(), settings.estimators[0]
-        beside = calibration_columns(calibrated, influence, inputs.train, flagged, estimator)
-        harm = pd.concat([harm, pd.DataFrame(beside)], axis=1)
+    harm = harm_table(influence, inputs.train, settings, controlled=controlled, reporter=show)
+    harm = with_truth(harm, inputs.planted, inputs.train.classes)
     arms = _arms(run, candidate, None if planned else trained, inputs, harm, show)
-    results = results_of(candidate, inputs, influence, harm, arms, calibrated or why)
+    results = results_of(candidate, inputs, influence, harm, arms, controlled or why)
     result = audit_of(run, inputs, harm, influence, results, folder=run.path if keep else None)
     run.manifest["results"] = results.model_dump(mode="json")
     if keep:
-        write_outputs(run, result, calibrated)
+        write_outputs(run, result, controlled)
     return result
 
 
-def _calibrated(
-    run: RunFolder,
-    candidate: Candidate,
-    model: nn.Module,
-    inputs: Inputs,
-    influence: xr.Dataset,
-    planned: Planned,
-    show: Reporter,
-) -> Calibrated:
-    with run.stage("calibration") as outputs:
-        selection = selection_probabilities(run, candidate, model, inputs.selection, show)
-        rows = Told(influence["sample_probability"].values, influence["sample_label"].values)
-        trusted = Told(
-            np.concatenate([influence["query_probability"].values, selection]),
-            np.concatenate([influence["query_label"].values, inputs.selection.labels]),
-        )
-        probe = probe_step(candidate.start, planned, inputs, candidate.settings, show)
-        found = calibrate(influence, planned, Opinion(TUNED, rows, trusted), probe, candidate.settings, show)
-        outputs["canaries"] = len(planned.canaries)
+def _controlled(
+    run: RunFolder, candidate: Candidate, influence: xr.Dataset, planned: Planned, show: Reporter
+) -> Controlled:
+    with run.stage("controls") as outputs:
+        found = control_stage(influence, planned, candidate.settings, show)
+        outputs.update(canaries=found.result.canaries, anchors=found.result.anchors)
     return found
 
 
@@ -243,6 +236,7 @@ def _influence_step(
         inputs.queries,
         settings,
         canaries=None if planned is None else planned.canaries.positions,
+        control=None if planned is None else planned.control,
         places=places,
         ranks=ranks,
         reporter=show,
@@ -255,7 +249,7 @@ def _dynamics(run: RunFolder, planned: Planned | None, ranks: Ranks) -> Path:
     if planned is None:
         return run.path / DYNAMICS
     own = run.path / "scratch" / f"dynamics-{ranks.index}.npy"
-    return extend_margins(run.path / DYNAMICS, own, planned)
+    return audited_margins(run.path / DYNAMICS, own, planned)
 
 
 def _arms(
@@ -272,7 +266,7 @@ def _arms(
 
 
 def _merged(settings: AuditSettings | None, options: dict[str, Any]) -> AuditSettings:
-    return settings_from({**(settings.model_dump() if settings is not None else {}), **options})
+    return settings_from({**(settings.model_dump(exclude_unset=True) if settings is not None else {}), **options})
 
 
 def _configuration(model: ModelLike, sources: Mapping[str, Any], settings: AuditSettings) -> dict[str, Any]:

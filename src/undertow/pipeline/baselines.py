@@ -31,6 +31,7 @@ def baseline_harms(
     seed: int,
     margins: np.ndarray | None,
     canaries: np.ndarray | None = None,
+    rows: int | None = None,
     memory: int,
     show: Reporter,
     spent: Stopwatch,
@@ -49,7 +50,8 @@ def baseline_harms(
         pad_id: token that pads.
         seed: for baselines that draw.
         margins: margins of the samples during training, [epochs, n], as `training_margins` gives them.
-        canaries: positions of the samples that stand at the end once more, with another label (see `influence_step`).
+        canaries: positions of the samples that stand once more behind the rows, with another label.
+        rows: the first so many samples are the user's; behind them stand canaries, then anchors. All by default.
         memory: bytes that dense gradients may take.
         show: shows progress.
         spent: takes the seconds of each baseline, and of the hidden states that several share.
@@ -81,25 +83,31 @@ def baseline_harms(
         harms = []
         for name in names:
             with spent.on(name):
-                harms.append(_harm(name, evidence, canaries))
+                harms.append(_harm(name, evidence, canaries, rows))
             advance(1)
     return xr.Dataset(
         {"baseline_harm": (("baseline", "sample"), np.stack(harms))}, {"baseline": np.array(names, dtype=str)}
     )
 
 
-def _harm(name: str, evidence: Evidence, canaries: np.ndarray | None) -> np.ndarray:
-    """Harm of every sample; where canaries stand twice, of each with the others as they were given, and as trained."""
+def _harm(name: str, evidence: Evidence, canaries: np.ndarray | None, rows: int | None) -> np.ndarray:
+    """Harm of every sample: rows among themselves, canaries in place of their rows, anchors beside the rows."""
     from undertow.baselines.registry import baseline_harm
 
-    if canaries is None:
+    n = evidence.samples if rows is None else rows
+    given = np.arange(n)
+    if n == evidence.samples:
         return baseline_harm(name, evidence)
-    n = evidence.samples - len(canaries)
-    given, taught = np.arange(n), np.arange(n)
-    taught[canaries] = n + np.arange(len(canaries))
-    return np.concatenate(
-        [baseline_harm(name, evidence.take(given)), baseline_harm(name, evidence.take(taught))[canaries]]
-    )
+    found = [baseline_harm(name, evidence.take(given))]
+    spies = np.empty(0, dtype=np.int64) if canaries is None else canaries
+    if len(spies):
+        taught = given.copy()
+        taught[spies] = n + np.arange(len(spies))
+        found.append(baseline_harm(name, evidence.take(taught))[spies])
+    anchors = np.arange(n + len(spies), evidence.samples)
+    if len(anchors):
+        found.append(baseline_harm(name, evidence.take(np.concatenate([given, anchors])))[n:])
+    return np.concatenate(found)
 
 
 def check_followed(names: Sequence[str], *, trained_here: bool) -> None:

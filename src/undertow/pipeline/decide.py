@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Dataset
 
-from undertow.calibrate.groups import group_share
+from undertow.controls.groups import group_share
 from undertow.data import Samples, fingerprint, load_samples, plain_rows, read_table, row_hashes, write_rows
 from undertow.errors import ConfigError, DataError, RunFolderError
 from undertow.pipeline.inputs import Source

@@ -45,7 +45,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Job:
-    """What the parts of the stage share."""
+    """What the parts of the stage share; the first ``rows`` samples are the user's, those behind them control rows."""
 
     model: nn.Module
     weights: str
@@ -58,6 +58,7 @@ class Job:
     places: Places
     ranks: Ranks
     show: Reporter
+    rows: int
 
 
 def take_gradients(job: Job, name: str, folder: Path | None) -> tuple[GradientStore, GradientStore]:

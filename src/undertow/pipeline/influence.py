@@ -24,7 +24,7 @@ from undertow.influence.compute import Checkpoint, compute_influence
 from undertow.influence.moments import Moments
 from undertow.influence.names import needing
 from undertow.influence.scores import ScoreWriter
-from undertow.influence.store import InfluenceWriter, influence_dataset, open_influence
+from undertow.influence.store import ROW, InfluenceWriter, influence_dataset, open_influence
 from undertow.influence.words import word_dataset
 from undertow.models.groups import select_modules
 from undertow.models.loading import weights_fingerprint
@@ -49,6 +49,7 @@ def influence_step(
     settings: AuditSettings,
     *,
     canaries: np.ndarray | None = None,
+    control: np.ndarray | None = None,
     places: Places | None = None,
     ranks: Ranks | None = None,
     reporter: Reporter | None = None,
@@ -72,6 +73,8 @@ def influence_step(
         settings: estimators, what to track, maximum length, device, memory, precision, what to keep.
         canaries: positions of the rows that stand in ``train`` twice: as they are, and at its end, in this order, with
             the label that they were trained on. A baseline that compares rows sees each once.
+        control: what each training sample is (`undertow.influence.store.ROW`, `CANARY`, `ANCHOR`, in this order); all
+            are the user's rows by default. Control rows are scored, and enter nothing that is said of other rows.
         places: where files go; None keeps all in memory.
         ranks: which of several processes this is; then ``places`` are folders that all of them see.
         reporter: shows progress.
@@ -96,11 +99,12 @@ def influence_step(
     layouts = plan_layouts(model, modules, encoded[1], pad_id=pad_id, project=settings.project, seed=settings.seed)
     check_room(settings.baselines, layouts, max(len(train), len(queries)), memory_budget(settings))
     weights, show, watch = weights_fingerprint(model), reporter or Silent(), spent or Stopwatch()
-    job = Job(model, weights, modules, layouts, encoded[0], encoded[1], pad_id, settings, where, me, show)
+    rows = len(train) if control is None else int((control == ROW).sum())
+    job = Job(model, weights, modules, layouts, encoded[0], encoded[1], pad_id, settings, where, me, show, rows)
     moments = optimiser_moments(model, modules, settings, where.recorded)
     records = recorded_training(settings, where.recorded) if needing(settings.estimators, "checkpoints") else ()
     covered = coverage(modules, settings.estimators, moments)
-    frame = influence_dataset(settings.estimators, [t.key for t in modules], queries.rows, train.rows, covered)
+    frame = influence_dataset(settings.estimators, [t.key for t in modules], queries.rows, train.rows, covered, control)
     frame.attrs[FINGERPRINT] = fingerprint(frame, settings, weights, encoded, records)
     # Means of layer groups add up over the modules, so one process makes them.
     sharing = Ranks() if settings.keep == "groups" else me
@@ -173,6 +177,7 @@ def _baselines(
         seed=job.settings.seed,
         margins=margins,
         canaries=canaries,
+        rows=job.rows,
         memory=memory_budget(job.settings),
         show=job.show,
         spent=watch,
@@ -209,6 +214,7 @@ def _products(
             *stores,
             job.settings.estimators,
             writer,
+            rows=job.rows,
             moments=moments,
             checkpoints=trail,
             given=given,
@@ -228,7 +234,7 @@ def _ekfac(job: Job, mine: list[int]) -> dict[int, torch.Tensor]:
     scratch = job.places.scratch or job.places.gradients
     with ExitStack() as stack:
         folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="undertow-")))
-        total = ekfac.ekfac_rows(chosen, job.queries, job.samples)
+        total = ekfac.ekfac_rows(chosen, job.queries, job.samples, rows=job.rows)
         advance = stack.enter_context(job.show.track("EK-FAC", total))
         stack.enter_context(alone())  # each process fits its own modules
         found = ekfac.ekfac_influence(
@@ -239,6 +245,7 @@ def _ekfac(job: Job, mine: list[int]) -> dict[int, torch.Tensor]:
             pad_id=job.pad_id,
             scratch=folder,
             seed=job.settings.seed,
+            rows=job.rows,
             advance=advance,
         )
     return {m: found[i] for i, m in enumerate(positions)}

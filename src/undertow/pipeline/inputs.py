@@ -11,6 +11,7 @@ from datasets import Dataset
 from undertow.aggregation.names import vote_count
 from undertow.aggregation.queries import Queries, query_weights
 from undertow.baselines.registry import check_labels
+from undertow.controls.anchors import anchor_count
 from undertow.data import (
     Planted,
     Samples,
@@ -41,6 +42,7 @@ class Inputs:
         train: what is trained on and audited; with planted noise the labels are the flipped ones.
         selection: chooses the checkpoint.
         queries: trusted samples whose loss is traced.
+        anchors: trusted samples that are trained on as known good rows; None where there are none.
         evaluation: what accuracies are compared on.
         evaluated_on: which split that is, in a sentence.
         planted: what was planted, or None.
@@ -52,6 +54,7 @@ class Inputs:
     train: Samples
     selection: Samples
     queries: Samples
+    anchors: Samples | None
     evaluation: Samples
     evaluated_on: str
     planted: Planted | None
@@ -98,7 +101,7 @@ def load_inputs(
     }
     for other in others.values():
         check_same_inputs(given, other)
-    selection, asked, evaluation, evaluated_on = _roles(others, settings)
+    selection, asked, anchors, evaluation, evaluated_on = _roles(others, settings)
     _check_aggregation(given, asked, settings)
     planted = plant_noise(given, settings.plant, seed=settings.seed) if settings.plant else None
     check_labels(settings.baselines, planted.samples.labels if planted else given.labels, asked.labels)
@@ -107,6 +110,7 @@ def load_inputs(
         planted.samples if planted else given,
         selection,
         asked,
+        anchors,
         evaluation,
         evaluated_on,
         planted,
@@ -147,25 +151,39 @@ def _renumbered(samples: Samples, order: tuple[str, ...]) -> Samples:
     return replace(samples, classes=order, labels=place[samples.labels])
 
 
-def _roles(others: dict[str, Samples], settings: AuditSettings) -> tuple[Samples, Samples, Samples, str]:
-    """Selection, queries, evaluation, and which split the last one is, in words."""
+def _roles(
+    others: dict[str, Samples], settings: AuditSettings
+) -> tuple[Samples, Samples, Samples | None, Samples, str]:
+    """Selection, queries, anchors, evaluation, and which split the last one is, in words."""
     validation, test = others["validation"], others.get("test")
     share, why = settings.holdout_share, "--holdout-share 0 holds none out"
     if share is None:
         why = f"fewer than {3 * MIN_HOLDOUT} are too few to hold some out"
         enough = settings.retrain and test is None and len(validation) // 3 >= MIN_HOLDOUT
         share = 1 / 3 if enough else 0.0
-    selection, queries, holdout = _split(validation, others.get("queries"), share, settings)
+    rest, anchors = _anchors(validation, share, settings)
+    kept = share * len(validation) / len(rest)
+    selection, queries, holdout = _split(rest, others.get("queries"), kept, settings)
     if test is not None:
-        return selection, queries, test, f"{len(test):,} rows of the test source {test.source}"
+        return selection, queries, anchors, test, f"{len(test):,} rows of the test source {test.source}"
     if holdout is not None:
         text = f"{len(holdout):,} held-out rows of {validation.source} that chose neither a checkpoint nor a sample"
-        return selection, queries, holdout, text
+        return selection, queries, anchors, holdout, text
     text = (
         f"the {len(selection):,} validation rows that also chose the checkpoints ({why}): accuracies are optimistic, "
         "for all models alike"
     )
-    return selection, queries, selection, text
+    return selection, queries, anchors, selection, text
+
+
+def _anchors(validation: Samples, holdout_share: float, settings: AuditSettings) -> tuple[Samples, Samples | None]:
+    """The validation rows without the anchors, and the anchors."""
+    usable = round((1 - holdout_share) * len(validation))
+    count = anchor_count(usable, settings.anchors) if settings.calibrate else 0
+    if not count:
+        return validation, None
+    parts = split_validation(validation, query_share=count / len(validation), seed=settings.seed)
+    return parts.selection, parts.queries
 
 
 def _split(

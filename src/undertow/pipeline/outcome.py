@@ -14,7 +14,7 @@ from undertow.data import write_jsonl
 from undertow.errors import RunFolderError
 from undertow.influence.store import open_influence, user_rows
 from undertow.metrics.noise import NoiseDetection
-from undertow.pipeline.calibrated import Calibrated
+from undertow.pipeline.controls.stage import Controlled
 from undertow.pipeline.detections import detection_curves, detections, group_detections
 from undertow.pipeline.inputs import Inputs
 from undertow.pipeline.model import Candidate
@@ -99,12 +99,12 @@ def results_of(
     influence: xr.Dataset,
     harm: pd.DataFrame,
     arms: tuple[ArmResult, ...],
-    calibration: Calibrated | str = "",
+    controls: Controlled | str = "",
 ) -> Results:
-    """Accuracies, noise detection, counts and notes of an audit; ``calibration`` may say why there is none."""
+    """Accuracies, noise detection, counts and notes of an audit; ``controls`` may say why there are none."""
     settings = candidate.settings
-    calibrated = calibration if isinstance(calibration, Calibrated) else None
-    uncalibrated = (calibration,) if isinstance(calibration, str) and calibration else ()
+    controlled = controls if isinstance(controls, Controlled) else None
+    uncontrolled = (controls,) if isinstance(controls, str) and controls else ()
     return Results(
         model=candidate.name,
         training_source=inputs.train.source,
@@ -119,9 +119,9 @@ def results_of(
         removed=int(harm["removed"].sum()),
         evaluated_on=inputs.evaluated_on if arms else "",
         detected=inputs.detected,
-        cut=_cut(settings, calibrated, len(harm)),
-        calibration=None if calibrated is None else calibrated.result,
-        notes=(*inputs.notes, *candidate.notes, *uncalibrated, *_truncation(influence, settings)),
+        cut=_cut(settings, controlled, len(harm)),
+        controls=None if controlled is None else controlled.result,
+        notes=(*inputs.notes, *candidate.notes, *uncontrolled, *_truncation(influence, settings)),
         planted=int(harm["planted"].sum()) if "planted" in harm else 0,
         detections=detections(harm, influence, settings),
         group_detections=group_detections(harm),
@@ -129,9 +129,9 @@ def results_of(
     )
 
 
-def _cut(settings: AuditSettings, calibrated: Calibrated | None, rows: int) -> float:
-    if settings.cut is None and calibrated is not None:
-        return calibrated.flagged / rows
+def _cut(settings: AuditSettings, controlled: Controlled | None, rows: int) -> float:
+    if settings.cut is None and controlled is not None:
+        return controlled.flagged / rows
     return DEFAULT_CUT if settings.cut is None else settings.cut
 
 
@@ -147,12 +147,12 @@ def _truncation(influence: xr.Dataset, settings: AuditSettings) -> tuple[str, ..
     )
 
 
-def write_outputs(run: RunFolder, result: Audit, calibrated: Calibrated | None = None) -> None:
+def write_outputs(run: RunFolder, result: Audit, controlled: Controlled | None = None) -> None:
     """Leave tables, cleaned data, results and report in the run folder."""
     with run.stage("outputs"):
-        if calibrated is not None:
-            write_table(calibrated.choices, run.path / "choices.parquet")
-            write_table(calibrated.cuts, run.path / "cuts.parquet")
+        if controlled is not None:
+            write_table(controlled.choices, run.path / "choices.parquet")
+            write_table(controlled.cuts, run.path / "cuts.parquet")
         temporary = run.path / "harm.parquet.tmp"
         result.harm.to_parquet(temporary, index=False)
         temporary.replace(run.path / "harm.parquet")

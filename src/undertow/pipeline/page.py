@@ -8,14 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from undertow.calibrate.choices import FEW
 from undertow.errors import RunFolderError
 from undertow.metrics.noise import NoiseDetection
-from undertow.pipeline.choices import PROBE
 from undertow.pipeline.detections import detection_curves
-from undertow.pipeline.results import ASKED, CalibrationResult, Results
+from undertow.pipeline.results import ASKED, ControlsResult, JudgedResult, Results
 from undertow.pipeline.settings import AuditSettings, option_flag
-from undertow.report import Arm, CalibrationView, Judged, NDRCurve, ReportData, Stage, write_report
+from undertow.report import Arm, ControlsView, Judged, NDRCurve, ReportData, Stage, write_report
 
 _GIVEN = ("model", "train", "validation", "queries", "test")
 
@@ -43,8 +41,8 @@ def report_data(harm: pd.DataFrame, results: Results, manifest: Mapping[str, Any
         created=manifest["created"],
         verdict=results.verdict,
         harm=harm,
-        estimator=asked["estimators"][0],
-        layers=asked["layers"],
+        estimator=_estimator(asked, results),
+        layers=_layers(asked, results),
         aggregation=_aggregation(asked, results),
         cut=results.cut,
         curves=tuple(_curve(name, c) for name, c in detection_curves(harm).items()),
@@ -56,53 +54,62 @@ def report_data(harm: pd.DataFrame, results: Results, manifest: Mapping[str, Any
         versions=manifest["versions"],
         fingerprints=manifest.get("fingerprints", {}),
         next_steps=next_steps(asked, folder, results.arms != ()),
-        calibration=None if results.calibration is None else _calibration(results.calibration),
+        controls=None if results.controls is None else _controls(results.controls),
     )
 
 
-def _calibration(found: CalibrationResult) -> CalibrationView:
-    remarks = [
-        "Their own rows are audited with the label that you gave. That the model learned another one moved their "
-        f"harm: AUROC {found.canary_shift:.2f} against the rest, where 0.5 is none; they are moved back to "
-        "its quantiles."
-    ]
-    parts = [f"{'the probe' if name == PROBE else 'the average'} {part:.0%}" for name, part in found.weights.items()]
-    remarks.append(
-        f"Of what is weighed, {' and '.join(parts)}. How many labels are wrong was asked of {found.reader}, whose "
-        f"separation of the classes of trusted rows is {found.separation:.2f} (0 is none, 1 is without doubt)."
-    )
-    if round(found.power, 2) < 1:
-        remarks.append(
-            "Probes of different layers agree less on the training rows than on the trusted ones: the two are not "
-            "quite alike. So what probes say of training rows is taken to be less sure (power "
-            f"{found.power:.2f}; 1 is as sure)."
-        )
-    if found.way == ASKED:
-        remarks.append("The harm is the one that you asked for; the choices are shown beside it.")
-    return CalibrationView(
+def _controls(found: ControlsResult) -> ControlsView:
+    return ControlsView(
+        anchors=found.anchors,
         canaries=found.canaries,
-        choices=found.choices,
-        best=tuple(Judged(c.name, c.auroc, c.low, c.high) for c in found.best),
-        ways=tuple(Judged(told_way(e.name), e.auroc, e.low, e.high, e.name == found.way) for e in found.entries),
-        remarks=tuple(remarks),
+        judged=tuple(_judged(j, found.harm) for j in found.judged),
+        remarks=found.details,
+        transitions=tuple((t.given, t.true, t.share) for t in found.transitions),
     )
 
 
-def told_way(name: str) -> str:
-    """A way to one harm as a reader is told of it."""
+def _judged(judged: JudgedResult, used: str) -> Judged:
+    def interval(value: float | None, error: float | None) -> tuple[float, float, float] | None:
+        if value is None or error is None:
+            return None
+        return value, max(value - 1.96 * error, 0.0), min(value + 1.96 * error, 1.0)
+
+    return Judged(
+        harm_name(judged.name),
+        interval(judged.canaries, judged.canaries_error),
+        interval(judged.anchors, judged.anchors_error),
+        judged.name == used,
+    )
+
+
+def harm_name(name: str) -> str:
+    """A harm as a reader knows it."""
     known = {
-        "average": f"average of the best {FEW} choices",
-        "single": "the best choice",
-        "learned": f"the best {FEW} choices and the probe",
+        "stack": "probes and fine-tuned model together",
+        "probe": "probes before fine-tuning",
+        ASKED: "as you chose",
     }
-    return known.get(name, f"fixed: {name}")
+    return known.get(name, name)
+
+
+def _estimator(asked: Mapping[str, Any], results: Results) -> str:
+    first = str(asked["estimators"][0])
+    return first if _alone(results) else f"{first}, the loss, and probes before fine-tuning"
+
+
+def _layers(asked: Mapping[str, Any], results: Results) -> str:
+    return str(asked["layers"]) if _alone(results) else "all, and head once more"
 
 
 def _aggregation(asked: Mapping[str, Any], results: Results) -> str:
-    found = results.calibration
-    if found is None or found.way == ASKED:
+    if _alone(results):
         return str(asked["aggregate"])
-    return f"calibrated: {told_way(found.way)}"
+    return f"{asked['aggregate']}, then {harm_name(results.controls.harm) if results.controls else ''}"
+
+
+def _alone(results: Results) -> bool:
+    """Whether the harm is that of one estimator and aggregation."""
+    return results.controls is None or results.controls.harm == ASKED
 
 
 def next_steps(asked: Mapping[str, Any], folder: Path | None, retrained: bool) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from undertow.data import Encoded, encode
+from undertow.controls.canaries import canary_count
+from undertow.data import Encoded, encode, joined_samples
 from undertow.gradients.collect import TOKEN_BUDGET, collect_gradients
 from undertow.gradients.layouts import Layout, plan_layouts
 from undertow.gradients.store import GradientStore, stored_bytes
@@ -19,7 +20,7 @@ from undertow.influence.names import needing
 from undertow.influence.products import cheaper
 from undertow.models.kernels import times_transposed
 from undertow.pipeline.baselines import check_room
-from undertow.pipeline.canaries import plan_canaries
+from undertow.pipeline.controls.planned import check_plannable
 from undertow.pipeline.gradients import memory_budget
 from undertow.pipeline.influence import modules_of
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
@@ -67,7 +68,9 @@ class Plan:
     Attributes:
         model: what the user calls the model.
         samples: training rows.
-        canaries: how many of them calibration gives a wrong label; 0 where the audit is not calibrated.
+        canaries: how many of them are given a wrong label; 0 where the audit is not calibrated.
+        anchors: trusted rows that are trained on.
+        selection: trusted rows that choose the checkpoint.
         queries: trusted rows.
         modules: the tracked modules, those alike in one line.
         gradient_bytes: the gradient cache.
@@ -84,6 +87,8 @@ class Plan:
     model: str
     samples: int
     canaries: int
+    anchors: int
+    selection: int
     queries: int
     modules: tuple[PlannedModules, ...]
     gradient_bytes: int
@@ -139,9 +144,11 @@ def plan(
 
 def _plan(model: nn.Module, candidate: Candidate, inputs: Inputs, probe: float, show: Reporter) -> Plan:
     settings, tokenizer = candidate.settings, candidate.start.tokenizer
-    planned, why = plan_canaries(inputs.train, settings, trained_here=candidate.trained_here)
-    canaries = 0 if planned is None else len(planned.canaries)
-    samples = encode(inputs.train if planned is None else planned.audited, tokenizer, settings.max_length)
+    why = check_plannable(inputs, settings)
+    controlled = not why and candidate.trained_here
+    canaries = canary_count(len(inputs.train), settings.canaries) if controlled else 0
+    anchors = len(inputs.anchors) if controlled and inputs.anchors is not None else 0
+    samples = _audited(inputs, canaries, anchors, tokenizer, settings)
     queries = encode(inputs.queries, tokenizer, settings.max_length)
     modules = modules_of(model, settings)
     layouts = plan_layouts(
@@ -161,6 +168,8 @@ def _plan(model: nn.Module, candidate: Candidate, inputs: Inputs, probe: float, 
         model=candidate.name,
         samples=len(inputs.train),
         canaries=canaries,
+        anchors=anchors,
+        selection=len(inputs.selection),
         queries=len(queries),
         modules=_alike(layouts, samples, queries, settings),
         gradient_bytes=gradients,
@@ -171,10 +180,18 @@ def _plan(model: nn.Module, candidate: Candidate, inputs: Inputs, probe: float, 
         gradient_seconds=(1 + checkpoints) * float(tokens.sum()) / rate,
         product_seconds=_product_seconds(layouts, samples, queries, settings),
         calibration_seconds=_calibration(len(modules), samples, queries, len(inputs.selection), rate, settings)
-        if canaries
+        if not why
         else 0.0,
         notes=(*([why] if why else []), *_notes(settings, gradients)),
     )
+
+
+def _audited(inputs: Inputs, canaries: int, anchors: int, tokenizer: Any, settings: AuditSettings) -> Encoded:
+    """All rows that the influence stage would look at; which rows become canaries is not known before the probes."""
+    parts = [inputs.train, inputs.train.select(np.arange(canaries))]
+    if anchors and inputs.anchors is not None:
+        parts.append(inputs.anchors)
+    return encode(joined_samples(*parts) if len(parts[1]) or anchors else inputs.train, tokenizer, settings.max_length)
 
 
 def _calibration(

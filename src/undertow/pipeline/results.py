@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-# The way to a harm that a user set, of `CalibrationResult.way`.
+# The harm that a user chose, of `ControlsResult.harm`.
 ASKED = "as asked"
 
 
@@ -36,89 +36,114 @@ class ArmResult(_Frozen):
     difference_high: float
 
 
-class ChoiceResult(_Frozen):
-    """A choice of estimator, layers and aggregation: how it separates canaries from the rest, with a 95% interval."""
+class JudgedResult(_Frozen):
+    """A score and what controls say of it: AUROCs with their standard errors (see `undertow.controls.selection`)."""
 
     name: str
-    auroc: float
-    low: float
-    high: float
+    canaries: float | None
+    canaries_error: float | None
+    anchors: float | None
+    anchors_error: float | None
+    combined: float | None
 
 
-class EntryResult(_Frozen):
-    """A way to make one harm, judged by canaries that did not choose it; ``ahead`` is its gain over the average."""
+class TransitionResult(_Frozen):
+    """Rows of one given label whose true class is probably another, as a share of all rows."""
 
-    name: str
-    auroc: float
-    low: float
-    high: float
-    ahead: float
-    ahead_low: float
-    ahead_high: float
+    given: str
+    true: str
+    share: float
 
 
-class CalibrationResult(_Frozen):
-    """What canaries said.
+class ControlsResult(_Frozen):
+    """What control rows say.
 
-    ``way`` is the harm that is used: a learned one, the average of the best few choices, the single best, or as asked.
-    ``best`` are the best choices, ``single`` the simplest that cannot be told from the best, ``entries`` the ways.
-    ``share`` is the share of wrong labels, ``gathering`` how probable it is that they gather in texts that are hard to
-    tell; ``suggested`` the number of rows to flag, ``precision`` and ``recall`` what is expected of them, ``removed``
-    how many of these are worth removing unseen and ``removed_precision`` what is expected of those, ``refused`` why
-    none is flagged. ``canary_shift`` is the AUROC of the canaries under the user's label against the rest: 0.5 where
-    being trained on another label did not move their harm, which is corrected. ``reader`` says what was asked how many
-    labels are wrong, ``separation`` how well it tells the classes of trusted rows apart, ``power`` that its log-odds of
-    the training rows were taken to: below 1 where probes agree less on them than on trusted rows. ``weights`` say what
-    the learned way is made of.
+    ``harm`` is the harm that is used: the stack of probes and fine-tuned model, the probes alone, a single score, or as
+    asked. ``trusted`` rows stand for ``effective`` rows of the training data, where texts differ (``shift_auroc`` of a
+    two-sample test with ``shift_p_value``); ``anchors`` of them were trained on. ``share_least`` is a lower bound of
+    the share of wrong labels (95% sure), ``share_unseen`` the share that could go unnoticed, ``share_like_canaries``
+    the share if errors are like canaries, from ``share_low`` to ``share_high`` (95%). ``precision`` is the expected
+    share of wrong labels among the flagged rows, ``sure_precision`` its lower bound (90% sure over the draw of the
+    controls), the same of the ``removed`` rows. ``power`` is the share of the canaries at or above the cut.
+    ``refused`` says why no row is flagged. ``probe_part`` is the weight of the probes in the stack.
     """
 
+    harm: str
     canaries: int
-    way: str
-    choices: int
-    best: tuple[ChoiceResult, ...]
-    single: ChoiceResult
-    entries: tuple[EntryResult, ...]
-    share: float
-    share_low: float
-    share_high: float
-    gathering: float | None
-    memory: float
-    reader: str
-    separation: float
-    power: float
-    weights: dict[str, float]
-    suggested: int
-    precision: float
-    precision_low: float
-    precision_high: float
-    recall: float
-    removed: int
-    removed_precision: float
-    removed_precision_low: float
-    removed_precision_high: float
-    refused: str
-    canary_shift: float
+    anchors: int
+    trusted: int
+    effective: float
+    shift_auroc: float
+    shift_p_value: float
+    probe_part: float
+    share_least: float
+    share_unseen: float | None
+    share_like_canaries: float | None
+    share_low: float | None
+    share_high: float | None
+    judged: tuple[JudgedResult, ...]
+    transitions: tuple[TransitionResult, ...]
+    flagged: int = 0
+    precision: float = 0.0
+    sure_precision: float = 0.0
+    removed: int = 0
+    removed_precision: float = 0.0
+    removed_sure_precision: float = 0.0
+    power: float | None = None
+    refused: str = ""
 
     @property
-    def sentence(self) -> str:
-        """The share and the suggested cut in words."""
-        span = f"{self.share_low:.0%} to {self.share_high:.0%}"
-        if self.refused:
-            return f"Nothing is suggested to be flagged: {self.refused}."
-        promise = f"{self.precision:.0%} of them ({self.precision_low:.0%} to {self.precision_high:.0%})"
-        where = " They seem to gather in texts that are hard to tell." if (self.gathering or 0) > 0.5 else ""
-        told = (
-            f"About {self.share:.0%} of the labels look wrong ({span}, 95%).{where} The suggested cut is "
-            f"{self.suggested:,} rows to look through: {promise} are expected to be wrong, and to be {self.recall:.0%} "
-            "of all that are."
-        )
-        if self.removed == self.suggested:
-            return told
-        if not self.removed:
-            return f"{told} None of them is more likely wrong than right."
-        ends = f"{self.removed_precision_low:.0%} to {self.removed_precision_high:.0%}"
-        likely = f"The first {self.removed:,} are more likely wrong than right"
-        return f"{told} {likely}: {self.removed_precision:.0%} of these ({ends}) are expected to be wrong."
+    def differs(self) -> bool:
+        """Whether trusted texts differ from training texts more than chance explains."""
+        return self.shift_p_value < 0.01
+
+    @property
+    def headline(self) -> str:
+        """The lower bound of the share, and how many rows to look through, in two short sentences."""
+        return f"{self._share_sentence} {self._cut_sentence}"
+
+    @property
+    def _share_sentence(self) -> str:
+        if self.share_least >= 0.005:
+            return f"At least {_percent(self.share_least)} of the labels are wrong (95% sure)."
+        bound = ""
+        if self.share_unseen is not None:
+            bound = f"; a share of up to {_percent(self.share_unseen)} could go unnoticed"
+        return f"No share of wrong labels is certain with {self.trusted:,} trusted rows{bound}."
+
+    @property
+    def _cut_sentence(self) -> str:
+        if not self.flagged:
+            return f"No row is flagged: {self.refused}." if self.refused else "No row is flagged."
+        sure = f", at least {_percent(self.sure_precision)} (90% sure)" if self.sure_precision >= 0.05 else ""
+        return f"Look through {self.flagged:,} rows: about {_percent(self.precision)} of them are wrong{sure}."
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """What else a reader should know, a sentence each."""
+        found = []
+        if self.removed and self.removed < self.flagged:
+            found.append(
+                f"The first {self.removed:,} can be acted on unseen: about {_percent(self.removed_precision)} of them "
+                "are wrong."
+            )
+        if self.share_like_canaries is not None and self.share_low is not None and self.share_high is not None:
+            span = f"{_percent(self.share_low)} to {_percent(self.share_high)}"
+            found.append(f"If errors are like canaries, {_percent(self.share_like_canaries)} are wrong ({span}, 95%).")
+        if self.power is not None and self.flagged:
+            found.append(f"The flagged rows hold {_percent(self.power)} of errors of that kind.")
+        if self.differs:
+            found.append(
+                f"Trusted texts differ from training texts (AUROC {self.shift_auroc:.2f}), so {self.trusted:,} trusted "
+                f"rows count as {self.effective:.0f}."
+            )
+        if not self.anchors:
+            found.append("No trusted row was trained on: all figures are of probes that did not learn from the rows.")
+        return tuple(found)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if 0 < share < 0.01 else f"{share:.0%}"
 
 
 class Results(_Frozen):
@@ -136,7 +161,7 @@ class Results(_Frozen):
     flagged: int
     removed: int
     cut: float = 0.3
-    calibration: CalibrationResult | None = None
+    controls: ControlsResult | None = None
     evaluated_on: str
     detected: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -152,10 +177,9 @@ class Results(_Frozen):
     @property
     def verdict(self) -> str:
         """What came out, in a sentence or two that claim no more than was measured."""
-        left = f", and {self.removed:,} of them are left out of the cleaned set" if self.removed < self.flagged else ""
-        said = [f"{self.flagged:,} of {self.training_rows:,} rows are flagged as most harmful{left}."]
-        if self.calibration is not None:
-            said.append(self.calibration.sentence)
+        said = [f"{self.flagged:,} of {self.training_rows:,} rows are flagged as most harmful."]
+        if self.controls is not None:
+            said = [self.controls.headline]
         audit = next((d for d in self.detections if d.name == "audit"), None)
         if audit is not None:
             said.append(

@@ -25,6 +25,7 @@ _REMAINS = (
     "gradients",
     "scratch",
     f"{MANIFEST}.tmp",
+    "probes.npz.tmp",
     "harm.parquet.tmp",
     "cancellation.parquet.tmp",
     "layers.*.tmp",
@@ -39,6 +40,7 @@ _REMAINS = (
 # All that undertow puts in a run folder; overwriting removes these and nothing else.
 _CONTENTS = (
     MANIFEST,
+    "probes.npz",
     "adapter",
     "recorded",
     "dynamics.npy",

@@ -16,7 +16,14 @@ from undertow.aggregation.queries import Queries
 from undertow.aggregation.reductions import InMemory, OnDisk, Reductions, identity
 from undertow.aggregation.stability import Bootstrap, Stability
 from undertow.errors import ConfigError, RunFolderError
-from undertow.influence.store import check_covered, deciding_modules, module_keys, open_influence, user_rows
+from undertow.influence.store import (
+    check_covered,
+    deciding_modules,
+    module_keys,
+    open_influence,
+    row_count,
+    user_rows,
+)
 from undertow.pipeline.run_folder import RunFolder
 from undertow.progress import Reporter, Silent
 
@@ -247,6 +254,7 @@ class Scorer:
                 name=name,
                 memory=self._memory,
                 scratch=self._scratch,
+                among=row_count(self.influence),
             )
         return self._engines[name]
 

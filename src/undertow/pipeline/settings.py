@@ -6,16 +6,19 @@ from pydantic import Field, ValidationError, field_validator
 
 from undertow.aggregation.names import AGGREGATION_NAMES, check_aggregation, check_queries, check_weighing, is_reducible
 from undertow.baselines.names import check_baselines
-from undertow.calibrate.canaries import canary_count
-from undertow.calibrate.goal import Goal
+from undertow.controls.canaries import canary_count
 from undertow.errors import ConfigError, UndertowError
 from undertow.influence.names import check_estimators
 from undertow.models.groups import check_layers
 from undertow.models.trackable import check_track
 from undertow.training.config import FinetuneConfig
 
-# Share of the rows that is flagged where nobody says how many.
+# Share of the rows that is flagged where there are no controls and nobody says how many.
 DEFAULT_CUT = 0.3
+# False discovery rates of the two cuts: of the rows to be looked through, and of those to be acted on unseen.
+FLAGGED_FDR, REMOVED_FDR = 0.5, 0.2
+# Settings that say how influences become one harm: who gives one of them has chosen.
+CHOOSING = ("layers", "aggregate", "k", "only", "weigh", "correct_only")
 
 
 class AuditSettings(FinetuneConfig):
@@ -39,7 +42,8 @@ class AuditSettings(FinetuneConfig):
         "auto", description="whether to train LoRA first: always, never, or where nothing is trained"
     )
     estimators: tuple[str, ...] = Field(
-        ("cosine",), description="how influence is estimated; the first one decides, others are stored beside it"
+        ("cosine",),
+        description="how influence is estimated; the first one enters the harm, others are stored and compared",
     )
     baselines: tuple[str, ...] = Field(
         (), description="harm without influence to compare with; the loss is always there"
@@ -69,18 +73,31 @@ class AuditSettings(FinetuneConfig):
         None,
         gt=0,
         lt=1,
-        description="share of the rows to flag, between 0 and 1; unless given, what calibration suggests, and 0.3 "
-        "without it",
+        description="share of the rows to flag, between 0 and 1; unless given, what --fdr allows, and 0.3 without "
+        "calibration",
     )
     calibrate: bool = Field(
         True,
-        description="give some rows a wrong label before fine-tuning (canaries), to choose scores and the cut by",
+        description="use control rows: trusted rows that are trained on (anchors) and rows that get a wrong label "
+        "(canaries), to say how many labels are wrong and where to cut",
+    )
+    anchors: float | None = Field(
+        None,
+        ge=0,
+        description="trusted rows that are trained on as known good rows: a share of the validation rows below 1, or "
+        "a number; a third of them unless given",
     )
     canaries: float = Field(0.04, description="share of the rows that become canaries, at least 50 of them")
-    target_precision: float | None = Field(
-        None, description="share of the flagged rows that is to be wrong; unless given, the cut has the best F1"
+    fdr: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="false discovery rate: share of the flagged rows whose label may be right; unless given, 0.5 of "
+        "those to look through and 0.2 of those to remove",
     )
-    target_recall: float | None = Field(None, description="share of the wrong labels that is to be flagged")
+    target_precision: float | None = Field(
+        None, gt=0, lt=1, description="share of the flagged rows that is to be wrong: 1 - --fdr"
+    )
     plant: float | None = Field(
         None, gt=0, lt=1, description="share of the labels to flip first, to measure how many are found"
     )
@@ -146,9 +163,17 @@ class AuditSettings(FinetuneConfig):
         return expression
 
     @property
-    def goal(self) -> Goal:
-        """What the suggested cut is to serve."""
-        return Goal(self.target_precision, self.target_recall)
+    def rates(self) -> tuple[float, float]:
+        """False discovery rates of the flagged and of the removed rows."""
+        if self.target_precision is not None:
+            return 1 - self.target_precision, 1 - self.target_precision
+        return (FLAGGED_FDR, REMOVED_FDR) if self.fdr is None else (self.fdr, self.fdr)
+
+    @property
+    def chosen(self) -> bool:
+        """Whether the user chose how influences become one harm, also where the choice equals the default."""
+        given = self.model_fields_set.intersection(CHOOSING)
+        return bool(given - {"correct_only"}) or self.correct_only
 
     @property
     def counted(self) -> tuple[str, ...]:
@@ -159,7 +184,10 @@ class AuditSettings(FinetuneConfig):
         """Checks that need more than one field."""
         check_aggregation(self.aggregate, self.k)
         canary_count(0, self.canaries)
-        self.goal.check()
+        if self.fdr is not None and self.target_precision is not None:
+            raise ConfigError("--fdr and --target-precision say the same in two ways. Give one of them.")
+        if self.anchors is not None and self.anchors > 1 and self.anchors != int(self.anchors):
+            raise ConfigError(f"--anchors {self.anchors:g} is neither a share below 1 nor a whole number of rows.")
         check_queries(self.only, self.weigh)
         check_weighing(self.aggregate, self.weigh)
         if self.keep != "tensor" and not is_reducible(self.aggregate):

@@ -13,7 +13,7 @@ from undertow.aggregation.rows import direction, module_sum, transform
 from undertow.data import Encoded
 from undertow.influence.compute import BLOCK
 from undertow.influence.scores import ScoreWriter
-from undertow.influence.store import InfluenceWriter, module_keys
+from undertow.influence.store import InfluenceWriter, module_keys, row_count
 from undertow.models.groups import available_groups
 from undertow.pipeline.settings import AuditSettings
 from undertow.training.checkpoints import Recorded
@@ -31,10 +31,11 @@ def open_writer(
         chunk = max(1, BLOCK // max(frame.sizes["sample"], 1))
         return InfluenceWriter(frame, path, query_chunk=chunk, resume=resume)
     weights = query_weights(queries, sample_labels, frame.sizes["sample"], settings.counted, settings.weigh)
-    what, sign = transform(settings.aggregate, settings.k, frame.sizes["sample"]), direction(settings.aggregate)
+    rows = row_count(frame)
+    what, sign = transform(settings.aggregate, settings.k, rows), direction(settings.aggregate)
 
     def reduce(block: np.ndarray, which: slice) -> np.ndarray:
-        return sign * module_sum(block, what, weights.whole[:, which], weights.sample_class)
+        return sign * module_sum(block, what, weights.whole[:, which], weights.sample_class, rows)
 
     groups = available_groups(module_keys(frame)) if settings.keep == "groups" else None
     return ScoreWriter(frame, path, reduce, groups, resume=resume)
@@ -46,7 +47,7 @@ def fingerprint(
     """Hash of all that the influence depends on: settings, weights, texts, labels and the recorded training."""
     text = hashlib.sha256(settings.model_dump_json().encode() + weights.encode())
     text.update(json.dumps([[r.step, r.mean_learning_rate] for r in records]).encode())
-    for name in ("module", "query", "sample"):
+    for name in ("module", "query", "sample", "control"):
         text.update(json.dumps(frame[name].values.tolist()).encode())
     for side in sides:
         types = side.token_type_ids or [[]] * len(side)

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
         layer_figure,
         ndr_figure,
     )
-    from undertow.report.model import Arm, CalibrationView, Judged, NDRCurve, ReportData, Stage
+    from undertow.report.model import Arm, ControlsView, Judged, NDRCurve, ReportData, Stage
     from undertow.report.page import render, write_report
 
 __all__ = [
     "Arm",
-    "CalibrationView",
+    "ControlsView",
     "Judged",
     "NDRCurve",
     "ReportData",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _WHERE = {
-    **dict.fromkeys(("Arm", "CalibrationView", "Judged", "NDRCurve", "ReportData", "Stage"), "model"),
+    **dict.fromkeys(("Arm", "ControlsView", "Judged", "NDRCurve", "ReportData", "Stage"), "model"),
     **dict.fromkeys(("arms_figure", "figure_png", "harm_histogram", "layer_figure", "ndr_figure"), "figures"),
     **dict.fromkeys(("render", "write_report"), "page"),
 }

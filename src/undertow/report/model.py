@@ -71,32 +71,38 @@ class Stage:
 
 @dataclass(frozen=True)
 class Judged:
-    """A way to a harm, and how it tells canaries from the rest: AUROC with its 95% interval."""
+    """A score, and how control rows judge it: AUROCs with 95% intervals, None where there are no such controls.
+
+    Attributes:
+        name: of the score.
+        canaries: AUROC of canaries against the training rows.
+        anchors: AUROC of the training rows against anchors.
+        used: whether this score is the harm.
+    """
 
     name: str
-    auroc: float
-    low: float
-    high: float
+    canaries: tuple[float, float, float] | None
+    anchors: tuple[float, float, float] | None
     used: bool = False
 
 
 @dataclass(frozen=True)
-class CalibrationView:
-    """What canaries said.
+class ControlsView:
+    """What control rows say.
 
     Attributes:
-        canaries: how many rows were given a wrong label.
-        choices: how many choices were tried.
-        best: the best of them, best first.
-        ways: ways to make one harm, and fixed choices to compare with, judged by canaries that did not choose them.
-        remarks: what a reader should know of it, a sentence each.
+        anchors: trusted rows that were trained on.
+        canaries: rows that were given a wrong label.
+        judged: the scores, best first.
+        remarks: what a reader should know, a sentence each.
+        transitions: given label, likely true class, and share of all rows; the commonest first.
     """
 
+    anchors: int
     canaries: int
-    choices: int
-    best: tuple[Judged, ...]
-    ways: tuple[Judged, ...]
+    judged: tuple[Judged, ...]
     remarks: tuple[str, ...] = ()
+    transitions: tuple[tuple[str, str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ class ReportData:
         versions: library to version.
         fingerprints: data set to fingerprint.
         next_steps: commands to run next.
-        calibration: what canaries said; None where there were none.
+        controls: what control rows said; None where there were none.
     """
 
     model: str
@@ -145,7 +151,7 @@ class ReportData:
     versions: Mapping[str, str] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     next_steps: tuple[str, ...] = ()
-    calibration: CalibrationView | None = None
+    controls: ControlsView | None = None
 
     @property
     def truth_known(self) -> bool:

@@ -86,8 +86,17 @@ def settings(data: ReportData) -> list[tuple[str, str]]:
 
 
 def judged_table(judged: Sequence[Judged]) -> list[tuple[str, str, str, bool]]:
-    """Name, AUROC and interval of each, and whether it is the one that is used."""
-    return [(clip(j.name, 60), fixed(j.auroc, 3), f"{fixed(j.low, 3)}–{fixed(j.high, 3)}", j.used) for j in judged]
+    """Name of each score, its AUROCs with intervals, and whether it is the harm."""
+
+    def shown(value: tuple[float, float, float] | None) -> str:
+        return "" if value is None else f"{fixed(value[0], 3)} ({fixed(value[1], 3)}–{fixed(value[2], 3)})"
+
+    return [(clip(j.name, 60), shown(j.canaries), shown(j.anchors), j.used) for j in judged]
+
+
+def transition_table(transitions: Sequence[tuple[str, str, float]]) -> list[tuple[str, str, str]]:
+    """Given label, likely true label, and share of all rows."""
+    return [(clip(given, 40), clip(true, 40), percent(share)) for given, true, share in transitions]
 
 
 def class_list(classes: Sequence[str], shown: int = 8) -> str:
@@ -146,10 +155,11 @@ _WITH_TRUTH = (
     ("NDR@k", "Noise detection rate: the share of the planted noise among the worst k% of the rows."),
     ("AUC-NDR", "The area under the NDR curve, divided by that of the ideal order: 1 is the best."),
 )
-_WITH_CANARIES = (
+_WITH_CONTROLS = (
+    ("Anchor", "A trusted row that was trained on like all others. Its harm is that of a row known to be good."),
     ("Canary", "A row that was given a wrong label before training, to see which scores find it. All are undone."),
-    ("AUROC", "How often a canary has the higher harm, of all pairs of a canary and another row. 0.5 is chance."),
-    ("Wrong", "The probability that the label of a row is wrong, from its harm, the canaries and the model's doubts."),
+    ("AUROC", "How often the first has the higher harm, of all pairs of the two kinds of rows. 0.5 is chance."),
+    ("Wrong", "The probability that the label of a row is wrong: 1 minus its local false discovery rate."),
 )
 _WITH_ARMS = (
     (
@@ -163,5 +173,5 @@ _WITH_ARMS = (
 def words(data: ReportData) -> list[tuple[str, str]]:
     """The terms the page uses and what they mean."""
     truth = _WITH_TRUTH if data.truth_known or data.curves else ()
-    canaries = _WITH_CANARIES if data.calibration else ()
-    return [*_ALWAYS, *canaries, *truth, *(_WITH_ARMS if data.arms else ())]
+    controls = _WITH_CONTROLS if data.controls else ()
+    return [*_ALWAYS, *controls, *truth, *(_WITH_ARMS if data.arms else ())]

@@ -8,4 +8,4 @@ def damping(block: GradientBlock) -> float:
 
     Kwon et al. 2024, "DataInf: Efficiently Estimating Data Influence in LoRA-tuned LLMs and Diffusion Models".
     """
-    return float(block.sample_squares.mean() / (10 * block.size))
+    return float(block.sample_squares[: block.rows].mean() / (10 * block.size))

@@ -7,6 +7,11 @@ from torch import Tensor
 from undertow.influence.block import GradientBlock
 from undertow.influence.estimators.damping import damping
 
+# Below this, damping is too near the smallest numbers of float32.
+_SMALL = 1e-28
+# Part of the first term that has to be left of the difference for float32 to hold three digits of it.
+_KEPT = 1e-3
+
 
 def datainf(block: GradientBlock) -> Float[Tensor, "q n"]:
     """(1/lambda) [<v,g> - (1/n) sum_i <v,g_i><g_i,g> / (lambda + |g_i|^2)].
@@ -25,13 +30,24 @@ def datainf0(block: GradientBlock) -> Float[Tensor, "q n"]:
 
     The released code of Vitel & Chhabra (arXiv 2511.04715) offers it beside the formula of Kwon et al.
     """
-    return _datainf(block, first=1.0 / block.count)
+    return _datainf(block, first=1.0 / block.rows)
 
 
 def _datainf(block: GradientBlock, first: float) -> Tensor:
     ridge = damping(block)
     if ridge == 0:
         return torch.zeros_like(block.inner)
+    if ridge < _SMALL:  # products of such gradients are no numbers of float32
+        return _difference(block.double(), ridge, first).to(block.samples.dtype)
+    found = _difference(block, ridge, first)
+    # Where gradients are parallel, the difference is a ten-thousandth of its terms, and rounding is as large.
+    kept = float(found.abs().sum()) * ridge / max(first * float(block.inner.abs().sum()), _SMALL)
+    if kept > _KEPT or block.inner.dtype == torch.float64:
+        return found
+    return _difference(block.double(), ridge, first).to(block.samples.dtype)
+
+
+def _difference(block: GradientBlock, ridge: float, first: float) -> Tensor:
     weights = (ridge + block.sample_squares).reciprocal().to(block.inner.dtype)
     second = block.gram_product(torch.mul(block.inner, weights, out=block.empty("weighted")))
-    return second.mul_(-1 / block.count).add_(block.inner, alpha=first).mul_(1 / ridge)
+    return second.mul_(-1 / block.rows).add_(block.inner, alpha=first).mul_(1 / ridge)

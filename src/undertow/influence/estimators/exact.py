@@ -1,13 +1,10 @@
 """Exact damped Gauss-Newton: what DataInf and LiSSA approximate."""
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from undertow.errors import ConfigError
-from undertow.gradients.matrices import DenseGradients, FactoredGradients, Gradients
 from undertow.influence import products
 from undertow.influence.block import GradientBlock
 from undertow.influence.estimators.damping import damping
@@ -26,9 +23,9 @@ def exact(block: GradientBlock) -> Float[Tensor, "q n"]:
     Raises:
         ConfigError: where both n and d exceed 10,000.
     """
-    n, d, ridge = block.count, block.size, damping(block)
+    n, d, ridge = block.rows, block.size, damping(block)
     if ridge == 0:
-        return torch.zeros(block.queries.samples, n, dtype=block.samples.dtype)
+        return torch.zeros(block.queries.samples, block.count, dtype=block.samples.dtype)
     if min(n, d) > LIMIT:
         raise ConfigError(
             f"The exact estimator solves a system of {min(n, d):,} unknowns for a module of {d:,} parameters and "
@@ -41,23 +38,16 @@ def exact(block: GradientBlock) -> Float[Tensor, "q n"]:
 def _by_parameters(block: GradientBlock, ridge: float) -> Tensor:
     g = block.samples.rows(slice(0, block.count)).double()
     v = block.queries.rows(slice(0, block.queries.samples)).double()
-    hessian = (g.T @ g / block.count).diagonal_scatter((g.square().sum(0) / block.count) + ridge)
+    own = g[: block.rows]
+    hessian = (own.T @ own / block.rows).diagonal_scatter((own.square().sum(0) / block.rows) + ridge)
     solved: Tensor = torch.cholesky_solve(g.T, torch.linalg.cholesky(hessian))
     return v @ solved
 
 
 def _by_samples(block: GradientBlock, ridge: float) -> Tensor:
     # 1 / lambda would blow up the rounding of products in float32.
-    queries, samples = _double(block.queries), _double(block.samples)
-    inner, gram = products.inner(queries, samples), products.gram(samples)
-    system = gram + block.count * ridge * torch.eye(block.count, dtype=torch.float64)
-    solved: Tensor = torch.linalg.solve(system, gram)
-    return (inner - inner @ solved) / ridge
-
-
-def _double(gradients: Gradients) -> Gradients:
-    if isinstance(gradients, FactoredGradients):
-        return replace(gradients, inputs=gradients.inputs.double(), deltas=gradients.deltas.double())
-    if isinstance(gradients, DenseGradients):
-        return DenseGradients(gradients.values.double())
-    return replace(gradients, values=gradients.values.double())
+    wide, n = block.double(), block.rows
+    gram = products.gram(wide.samples)
+    system = gram[:n, :n] + n * ridge * torch.eye(n, dtype=torch.float64)
+    solved: Tensor = torch.linalg.solve(system, gram[:n])
+    return (wide.inner - wide.inner[:, :n] @ solved) / ridge

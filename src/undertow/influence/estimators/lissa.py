@@ -22,11 +22,11 @@ def lissa(block: GradientBlock, iterations: int = ITERATIONS) -> Float[Tensor, "
     ridge = damping(block)
     if ridge == 0:
         return torch.zeros_like(block.inner)
-    scale = float(block.sample_squares.mean()) + ridge
+    scale = float(block.sample_squares[: block.rows].mean()) + ridge
     keep = 1 - ridge / scale
     own, weights, response = 1.0, torch.zeros_like(block.inner), block.inner
     for _ in range(iterations):
-        weights = keep * weights - response / (block.count * scale)
+        weights = keep * weights - response / (block.rows * scale)
         own = 1 + keep * own
         response = own * block.inner + block.gram_product(weights)
     return response / scale

@@ -30,7 +30,7 @@ ALLOWED = {
     "training": {"data", "models", "errors"},
     "influence": {"data", "gradients", "models", "errors"},
     "baselines": {"influence", "gradients", "data", "models", "errors"},
-    "calibrate": {"errors"},
+    "controls": {"errors"},
     "report": {"metrics", "errors"},
 }
 ALLOWED["__main__"] = {"cli"}
@@ -85,7 +85,7 @@ def test_dependencies_point_one_way(path: Path):
 
 
 # Rooms that compute a harm, and words that would hand them the truth.
-HARM_ROOMS = ("gradients", "influence", "baselines", "aggregation", "calibrate")
+HARM_ROOMS = ("gradients", "influence", "baselines", "aggregation", "controls")
 TRUTH = re.compile(r"noisy|noise|planted|truth|original_label|flipped|oracle", re.IGNORECASE)
 
 

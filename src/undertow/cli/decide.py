@@ -23,8 +23,14 @@ def decide_command(
         float | None,
         typer.Option(
             help="Probability from which to act on flagged rows: of a wrong label to drop them (what the audit "
-            "removes), of the suggested one to relabel them (0.8).",
+            "removes), of the suggested one to relabel them (where it is likelier right than the given one).",
             metavar="NUMBER",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Act on the rows of these sources alone, such as annotators; join by commas.", metavar="NAME"
         ),
     ] = None,
     group_by: Annotated[
@@ -45,6 +51,7 @@ def decide_command(
     from rich.markup import escape
     from rich.table import Table
 
+    from undertow.cli.options import names
     from undertow.errors import ConfigError
     from undertow.pipeline.decide import decide, group_table
 
@@ -64,7 +71,7 @@ def decide_command(
             )
         console.print(shown)
     if out is not None:
-        made = decide(run, out, action=action, above=above, train=train)
+        made = decide(run, out, action=action, above=above, sources=names(source), train=train)
         counts = ", ".join(f"{count:,} {name}" for name, count in made.counts.items())
         console.print(f"{made.path}: {counts}.", markup=False, highlight=False, soft_wrap=True)
         console.print(

@@ -25,6 +25,7 @@ from undertow.cli.score import score_command
 from undertow.cli.tables import tables_command
 from undertow.errors import UndertowError
 from undertow.pipeline.ranks import current_ranks
+from undertow.pipeline.settings import REMEDIES
 
 INTERRUPTED = 130
 # Seconds within which a launcher ends all processes when one has failed.
@@ -92,7 +93,7 @@ def _run() -> None:
     """Run the command: errors that a user can mend are one paragraph and exit code 2."""
     with _hearing() as interrupted:
         try:
-            app()
+            app(args=with_values(sys.argv[1:]))
         except BaseException as end:
             if isinstance(end, UndertowError) and not interrupted.is_set():
                 typer.echo(f"undertow: {end}", err=True)
@@ -105,6 +106,17 @@ def _run() -> None:
             logging.getLogger("asyncio").disabled = True  # which would tell of the reads that nobody waits for now
             typer.echo("undertow: interrupted. The same command goes on where this one stopped.", err=True)
             sys.exit(INTERRUPTED)
+
+
+def with_values(arguments: list[str]) -> list[str]:
+    """Arguments in which --retrain has a value: all remedies where none is named, as no option of typer can say."""
+    found = []
+    for place, argument in enumerate(arguments):
+        found.append(argument)
+        following = arguments[place + 1] if place + 1 < len(arguments) else "--"
+        if argument == "--retrain" and following.startswith("-"):
+            found.append(",".join(REMEDIES))
+    return found
 
 
 @contextmanager

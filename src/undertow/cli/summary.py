@@ -46,7 +46,8 @@ def print_summary(result: Audit, console: Console) -> None:
     )
     console.print(_worst(result.harm, console.width))
     if results.controls:
-        for sentence in results.controls.details:
+        worst = [results.sources[0].sentence] if len(results.sources) > 1 else []
+        for sentence in (*worst, *results.controls.details):
             console.print(escape(sentence), highlight=False)
         console.print(_judged(results.controls))
     if results.detections:

@@ -8,7 +8,7 @@ FEWEST = 30
 PART = 1 / 3
 
 
-def anchor_count(trusted: int, asked: float | None = None) -> int:
+def anchor_count(trusted: int, asked: int | float | None = None) -> int:
     """How many of some trusted rows become anchors: a third of them unless asked for; 0 where they would be too few.
 
     Args:

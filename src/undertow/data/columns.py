@@ -1,6 +1,8 @@
 """Finds the text, second text and label columns of a table by name, type and content."""
 
+from collections import Counter
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Literal
 
 from datasets import ClassLabel, Dataset, Value
@@ -44,6 +46,13 @@ LABEL_NAMES = (
 # Columns that number or partition rows, and so are never labels.
 BOOKKEEPING = ("", "id", "idx", "index", "uid", "guid", "unnamed: 0", "__index_level_0__", "split", "fold")
 
+# Columns that name who or what labelled a row, where at least two values stand in so many rows.
+SOURCE_NAMES = (
+    *("annotator", "annotator_id", "worker", "worker_id", "workerid", "labeler", "labeller", "rater", "coder"),
+    *("source", "labeled_by", "labelled_by", "label_source", "provenance"),
+)
+REPEATED = 5
+
 SAMPLED_ROWS = 1000
 LABEL_OPTION = "--label-column (label= in Python)"
 TEXT_OPTION = "--text-column (and --text-pair-column for a second one; text=, text_pair= in Python)"
@@ -69,13 +78,28 @@ def first_cells(table: Dataset, column: str) -> str:
 
 
 def detect_columns(
-    table: Dataset, *, text: str | None = None, text_pair: str | None = None, label: str | None = None
+    table: Dataset,
+    *,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    source: str | None = None,
 ) -> Columns:
-    """The columns to read: those given, the others detected. ``text_pair="none"`` keeps to one text.
+    """The columns to read: those given, the others detected.
+
+    ``text_pair="none"`` keeps to one text, ``source="none"`` to no source of the labels.
 
     Raises:
         DataError: a column that is given is not there, or one cannot be told with certainty.
     """
+    who, told = _find_source(table, source)
+    if who is not None and who not in (text, text_pair, label):
+        hidden = table.select_columns([name for name in table.column_names if name != who])
+        return replace(
+            found := detect_columns(hidden, text=text, text_pair=text_pair, label=label, source="none"),
+            source=who,
+            notes=(*found.notes, told),
+        )
     no_pair = text_pair == "none" and "none" not in table.column_names
     pair = None if no_pair else text_pair
     _check_given(table, text, pair, label)
@@ -93,6 +117,22 @@ def detect_columns(
     if label is None:
         label = _label_by_values(table, {text, pair or text}, notes)
     return Columns(text=text, label=label, text_pair=pair, notes=tuple(notes))
+
+
+def _find_source(table: Dataset, asked: str | None) -> tuple[str | None, str]:
+    """The column that names who or what labelled a row, and how it was found."""
+    if asked == "none":
+        return None, ""
+    if asked is not None:
+        if asked not in table.column_names:
+            raise DataError(f"There is no column '{asked}' for the source of the labels. {_columns_there(table)}")
+        return asked, f"source '{asked}': as given"
+    for name in table.column_names:
+        if name.lower() in SOURCE_NAMES and kind_of(table, name) in ("text", "class", "integer"):
+            counts = Counter(table[name][:])
+            if sum(count >= REPEATED for count in counts.values()) >= 2 and len(counts) <= len(table) / 2:
+                return name, f"source '{name}': by name"
+    return None, ""
 
 
 def _columns_there(table: Dataset) -> str:

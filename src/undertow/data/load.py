@@ -21,6 +21,7 @@ def load_samples(
     text: str | None = None,
     text_pair: str | None = None,
     label: str | None = None,
+    source_column: str | None = None,
     classes: tuple[str, ...] | None = None,
     class_positions: bool = False,
     role: str = "training",
@@ -32,6 +33,7 @@ def load_samples(
         text: column of the text; detected where None.
         text_pair: column of the second text; detected where None, "none" for a single text.
         label: column of the label; detected where None.
+        source_column: column that names who or what labelled a row; detected where None, "none" for none.
         classes: the training classes, for validation; None for training, whose labels define them.
         class_positions: whether integers may stand for positions in ``classes``; see ``has_class_positions``.
         role: what the source is for, in messages.
@@ -46,7 +48,7 @@ def load_samples(
     except DataError as error:
         raise DataError(f"The {role} source: {error}") from error
     try:
-        columns = detect_columns(table, text=text, text_pair=text_pair, label=label)
+        columns = detect_columns(table, text=text, text_pair=text_pair, label=label, source=source_column)
         _check_texts(table, columns)
         labels = read_labels(table, columns.label)
         names, indices, notes = index_labels(labels, classes, class_positions, role)

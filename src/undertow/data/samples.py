@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold the text, the optional second text, and the label.
+    """Which columns of a table hold the text, the optional second text, the label, and who or what gave it.
 
     ``notes`` says, one short sentence each, how a column was found (``"label: by name"``); it is printed.
     """
@@ -18,6 +18,7 @@ class Columns:
     text: str
     label: str
     text_pair: str | None = None
+    source: str | None = None
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -60,6 +61,13 @@ class Samples:
     def text_pairs(self) -> list[str] | None:
         """Second text of each row, or None where the task has one text."""
         return list(self.table[self.columns.text_pair][:]) if self.columns.text_pair else None
+
+    @cached_property
+    def sources(self) -> list[str] | None:
+        """Who or what labelled each row, or None where that is not known."""
+        if self.columns.source is None:
+            return None
+        return ["" if value is None else str(value) for value in self.table[self.columns.source][:]]
 
     @property
     def label_names(self) -> list[str]:

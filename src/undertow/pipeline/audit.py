@@ -41,7 +41,7 @@ from undertow.pipeline.model import (
 from undertow.pipeline.outcome import Audit, audit_of, finished_audit, results_of, write_outputs
 from undertow.pipeline.ranks import Ranks, current_ranks
 from undertow.pipeline.results import ArmResult
-from undertow.pipeline.retrain import compare_arms, removals
+from undertow.pipeline.retrain import arms_of, compare_arms
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.settings import AuditSettings, settings_from
 from undertow.pipeline.steps import check_device, check_libraries
@@ -163,8 +163,8 @@ def _stages(run: RunFolder, candidate: Candidate, inputs: Inputs, show: Reporter
     influence = user_rows(everything)
     harm = harm_table(influence, inputs.train, settings, controlled=controlled, reporter=show)
     harm = with_truth(harm, inputs.planted, inputs.train.classes)
-    arms = _arms(run, candidate, None if planned else trained, inputs, harm, show)
-    results = results_of(candidate, inputs, influence, harm, arms, controlled or why)
+    arms, skipped = _arms(run, candidate, None if planned else trained, inputs, harm, show)
+    results = results_of(candidate, inputs, influence, harm, arms, controlled or why, notes=skipped)
     result = audit_of(run, inputs, harm, influence, results, folder=run.path if keep else None)
     run.manifest["results"] = results.model_dump(mode="json")
     if keep:
@@ -254,15 +254,17 @@ def _dynamics(run: RunFolder, planned: Planned | None, ranks: Ranks) -> Path:
 
 def _arms(
     run: RunFolder, candidate: Candidate, model: nn.Module | None, inputs: Inputs, harm: pd.DataFrame, show: Reporter
-) -> tuple[ArmResult, ...]:
-    """Retraining; ``model`` is the audited one where it was trained on just the user's rows and labels."""
+) -> tuple[tuple[ArmResult, ...], tuple[str, ...]]:
+    """Retraining, and why some training sets are left out.
+
+    ``model`` is the audited one where it was trained on just the user's rows and labels.
+    """
     settings = candidate.settings
     if not settings.retrain:
-        return ()
-    planted = inputs.planted.planted if inputs.planted else None
-    arms = removals(harm["removed"].to_numpy(), planted, seed=settings.seed)
+        return (), ()
+    arms, notes = arms_of(harm, inputs, settings)
     own = model if candidate.trained_here else None
-    return compare_arms(run, candidate.start, inputs, arms, settings, show, audited=own)
+    return compare_arms(run, candidate.start, inputs, arms, settings, show, audited=own), notes
 
 
 def _merged(settings: AuditSettings | None, options: dict[str, Any]) -> AuditSettings:

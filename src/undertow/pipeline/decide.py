@@ -1,7 +1,7 @@
 """Deciding on the rows of a finished audit: a copy of the data with what was done and why, which can be undone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,16 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Dataset
 
-from undertow.controls.groups import group_share
+from undertow.controls.sources import source_rates
 from undertow.data import Samples, fingerprint, load_samples, plain_rows, read_table, row_hashes, write_rows
 from undertow.errors import ConfigError, DataError, RunFolderError
+from undertow.pipeline.actions import SUGGESTION, WEIGHT, likelier_labels, with_labels
 from undertow.pipeline.inputs import Source
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.written import HARM
 
 ACTIONS = ("drop", "relabel", "weight", "review")
-SUGGESTION = "suggested_probability"
-# Probability of the suggested label from which relabelling is trusted.
-CONFIDENT = 0.8
 SUFFIX = ".undertow.json"
-WEIGHT = "weight"
 _REASONS = ("undertow_action", "undertow_rank", "undertow_wrong", "undertow_suggested")
 
 
@@ -43,23 +40,33 @@ class Decided:
 
 
 def decide(
-    run: str | Path, out: str | Path, *, action: str = "drop", above: float | None = None, train: Source | None = None
+    run: str | Path,
+    out: str | Path,
+    *,
+    action: str = "drop",
+    above: int | float | None = None,
+    sources: Sequence[str] = (),
+    train: Source | None = None,
 ) -> Decided:
     """Carry out a decision on the training data of a run, and write it with its reasons.
 
     drop leaves out the rows that the audit removes, or the flagged ones of a probability of being wrong of ``above`` or
-    more; relabel gives flagged rows the suggested label where its probability is ``above`` or more; what is flagged
-    beside is left to review. weight keeps all rows and adds the column ``weight``, the probability that the label is
-    right; review marks the flagged rows. Columns that are added: undertow_action, undertow_rank, undertow_wrong
-    (probability of the label to be wrong) and undertow_suggested. Beside the file goes a manifest with a hash of every
-    row, by which `restore` undoes it.
+    more. relabel gives flagged rows the suggested label where it is likelier right than the given one, or where its
+    probability is ``above`` or more. What is flagged beside is left to review. weight keeps all rows and adds the
+    column ``weight``, the probability that the label is right; review marks the flagged rows.
+
+    Columns that are added: undertow_action, undertow_rank, undertow_wrong (probability of the label to be wrong) and
+    undertow_suggested. Beside the file goes a manifest with a hash of every row, by which `restore` undoes it.
 
     Args:
         run: run folder of a finished audit.
         out: file to write: .csv, .tsv, .jsonl or .parquet.
         action: drop, relabel, weight or review.
         above: for drop, the probability of being wrong from which flagged rows are dropped (by default, what the audit
-            removes); for relabel, that of the suggested label (0.8 by default).
+            removes); for relabel, that of the suggested label (by default, where it is likelier right than the given
+            one).
+        sources: act on the rows of these sources only, such as annotators; then ``above`` counts for all of their
+            rows, flagged or not.
         train: the training data where the run had it in memory.
 
     Raises:
@@ -70,24 +77,17 @@ def decide(
     path = Path(out)
     harm, samples = read_decidable(run, train)
     _check(path, action, above, harm)
-    acted = _actions(action, above, harm)
+    acted = _actions(action, above, harm, _chosen(samples, sources))
     table = samples.table
-    values = {samples.classes[c]: table[samples.columns.label][int(i)] for c, i in _first_of_class(samples)}
-    changed = np.flatnonzero(acted == "relabel")
-    labels = list(table[samples.columns.label][:])
-    before = {int(i): labels[i] for i in changed}
-    for i in changed:
-        labels[i] = values[harm["suggested_label"].iloc[i]]
+    labels = table[samples.columns.label][:]
+    before = {int(i): labels[i] for i in np.flatnonzero(acted == "relabel")}
     added = _reasons(harm, acted, action)
     taken = [name for name in added if name in table.column_names]
     if taken:
         raise DataError(f"The data already has the column {taken[0]}. Rename it, as undertow adds one of this name.")
     keep = np.flatnonzero(acted != "drop")
     dropped = np.flatnonzero(acted == "drop")
-    arrow = table.with_format("arrow")[:]
-    place = arrow.schema.get_field_index(samples.columns.label)
-    relabelled = pa.array(labels, arrow.schema.field(place).type)
-    arrow = arrow.set_column(place, samples.columns.label, relabelled)
+    arrow = with_labels(samples, acted == "relabel", harm["suggested_label"].tolist()).with_format("arrow")[:]
     for name, column in added.items():
         arrow = arrow.append_column(name, pa.array(column, from_pandas=True))
     write_rows(Dataset(arrow.take(keep)), path)
@@ -165,14 +165,13 @@ def group_table(run: str | Path, column: str, *, train: Source | None = None) ->
         raise ConfigError("Groups are compared by the probability of a wrong label, and this run was not calibrated.")
     if column not in samples.table.column_names:
         raise DataError(f"There is no column '{column}'. The columns are: {', '.join(samples.table.column_names)}.")
-    overall = float(harm["wrong"].mean())
-    named = pd.Series(samples.table[column][:], dtype=object).map(lambda v: "" if v is None else str(v))
-    rows = []
-    for name, of_group in harm.groupby(named.to_numpy(), sort=True):
-        share, low, high = group_share(of_group["wrong"].to_numpy(), overall)
-        rows.append((name, len(of_group), float(of_group["flagged"].mean()), share, low, high))
-    table = pd.DataFrame(rows, columns=["group", "rows", "flagged", "share", "low", "high"])
-    return table.sort_values(["share", "rows"], ascending=False, ignore_index=True)
+    named = ["" if v is None else str(v) for v in samples.table[column][:]]
+    rates = source_rates(harm["wrong"].to_numpy(), named)
+    flagged = harm["flagged"].groupby(np.array(named, dtype=object)).mean()
+    return pd.DataFrame(
+        [(r.name, r.rows, float(flagged[r.name]), r.rate, r.low, r.high) for r in rates],
+        columns=["group", "rows", "flagged", "share", "low", "high"],
+    )
 
 
 def read_decidable(run: str | Path, train: Source | None) -> tuple[pd.DataFrame, Samples]:
@@ -194,6 +193,7 @@ def read_decidable(run: str | Path, train: Source | None) -> tuple[pd.DataFrame,
         text=asked["text_column"],
         text_pair=asked["text_pair_column"],
         label=asked["label_column"],
+        source_column=asked.get("source_column"),
     )
     harm = pd.read_parquet(folder.path / HARM)
     if "planted" in harm:
@@ -210,11 +210,11 @@ def read_decidable(run: str | Path, train: Source | None) -> tuple[pd.DataFrame,
     return harm, samples
 
 
-def _check(path: Path, action: str, above: float | None, harm: pd.DataFrame) -> None:
+def _check(path: Path, action: str, above: int | float | None, harm: pd.DataFrame) -> None:
     if action not in ACTIONS:
         raise ConfigError(f"--action {action} is not known. Known are: {', '.join(ACTIONS)}.")
-    if above is not None and not 0 < above < 1:
-        raise ConfigError(f"--above {above:g} is outside its range. It is a probability between 0 and 1.")
+    if above is not None and not 0 <= above < 1:
+        raise ConfigError(f"--above {above:g} is outside its range. It is a probability of 0 or more, below 1.")
     needed = SUGGESTION if action == "relabel" else "wrong"
     if needed not in harm and (action in ("relabel", "weight") or above is not None):
         raise ConfigError(
@@ -229,15 +229,37 @@ def _check_new(path: Path) -> None:
         raise RunFolderError(f"{path} exists and is not overwritten. Name another file, or delete it.")
 
 
-def _actions(action: str, above: float | None, harm: pd.DataFrame) -> np.ndarray:
+def _chosen(samples: Samples, sources: Sequence[str]) -> np.ndarray | None:
+    """Which rows are of the named sources; None for all.
+
+    Raises:
+        DataError: when the data names no sources, or not these.
+    """
+    if not sources:
+        return None
+    if samples.sources is None:
+        raise DataError("The data has no column of sources. Name it with --source-column when you audit.")
+    unknown = sorted(set(sources) - set(samples.sources))
+    if unknown:
+        known = ", ".join(sorted(set(samples.sources))[:8])
+        raise DataError(f"No row is of the source {', '.join(unknown)}. The sources are: {known}, ….")
+    return np.isin(np.array(samples.sources, dtype=object), list(sources))
+
+
+def _actions(
+    action: str, above: int | float | None, harm: pd.DataFrame, chosen: np.ndarray | None = None
+) -> np.ndarray:
     """What is done to each row: keep, drop, relabel or review."""
     flagged = harm["flagged"].to_numpy(bool)
+    if chosen is not None:
+        flagged = chosen if above is not None else flagged & chosen
     acted = np.where(flagged, "review", "keep").astype(object)
     if action == "drop":
         dropped = harm["removed"].to_numpy(bool) if above is None else harm["wrong"].to_numpy() >= above
         acted[flagged & dropped] = "drop"
     if action == "relabel":
-        acted[flagged & (harm[SUGGESTION].to_numpy() >= (CONFIDENT if above is None else above))] = "relabel"
+        surer = likelier_labels(harm) if above is None else harm[SUGGESTION].to_numpy() >= above
+        acted[flagged & surer] = "relabel"
     return acted
 
 
@@ -248,11 +270,6 @@ def _reasons(harm: pd.DataFrame, acted: np.ndarray, action: str) -> dict[str, li
     if action == WEIGHT:
         added[WEIGHT] = (1 - harm["wrong"]).tolist()
     return added
-
-
-def _first_of_class(samples: Samples) -> list[tuple[int, int]]:
-    classes, first = np.unique(samples.labels, return_index=True)
-    return list(zip(classes.tolist(), first.tolist(), strict=True))
 
 
 def _column(values: list[Any], table: Dataset, name: str) -> pa.Array:

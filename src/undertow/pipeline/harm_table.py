@@ -25,7 +25,7 @@ def harm_table(
 ) -> pd.DataFrame:
     """One row per training sample, in the order of the samples.
 
-    Columns: row, text, text_pair (where there is one), label, predicted_label, predicted_probability,
+    Columns: row, text, text_pair and source (where there are any), label, predicted_label, predicted_probability,
     suggested_label (most probable other label of a flagged row), loss, harm (higher = worse), rank
     (1 = most harmful), flagged (to be looked through), removed (left out of the cleaned set), harm_<group> for each
     layer group, and baseline_<name> for each baseline. ``controlled`` says the harm of each row, how many are flagged
@@ -53,6 +53,7 @@ def harm_table(
         "row": train.rows,
         "text": train.texts,
         **({"text_pair": train.text_pairs} if train.text_pairs else {}),
+        **({"source": train.sources} if train.sources else {}),
         **_labels(probabilities, train, flagged, suggested),
         "loss": influence["sample_loss"].values,
         "harm": chosen,

@@ -88,14 +88,14 @@ def load_inputs(
         "text_pair": settings.text_pair_column,
         "label": settings.label_column,
     }
-    read = load_samples(train, **columns, role="training")
+    read = load_samples(train, **columns, source_column=settings.source_column, role="training")
     check_enough_rows(read, settings.batch_size)
     order = _class_order(read.classes, model_classes)
     given = _renumbered(read, order)
     trusted = {"validation": validation, "queries": queries, "test": test}
     known: dict[str, Any] = {"classes": read.classes, "class_positions": has_class_positions(read)}
     others = {
-        role: _renumbered(load_samples(source, **columns, **known, role=role), order)
+        role: _renumbered(load_samples(source, **columns, **known, source_column="none", role=role), order)
         for role, source in trusted.items()
         if source is not None
     }

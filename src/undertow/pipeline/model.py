@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from undertow.data import Samples
-from undertow.errors import ModelError, RunFolderError
+from undertow.errors import ModelError
 from undertow.influence.names import needing
 from undertow.models.groups import select_modules
 from undertow.models.loading import (
@@ -28,13 +27,11 @@ from undertow.pipeline.inputs import Inputs
 from undertow.pipeline.recorded import check_record
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.settings import AuditSettings
-from undertow.pipeline.steps import Start, adapt, fine_tune_step, probabilities_step, start_from, start_in_memory
+from undertow.pipeline.steps import Start, adapt, fine_tune_step, start_from, start_in_memory
 from undertow.progress import Reporter
 
 # Margin of every training row in every epoch, [epochs, n].
 DYNAMICS = "dynamics.npy"
-# Logits of the selection rows by the fine-tuned model, [m, classes].
-SELECTION = "selection.npy"
 
 ModelLike = str | Path | nn.Module
 
@@ -138,43 +135,9 @@ def train_candidate(run: RunFolder, candidate: Candidate, inputs: Inputs, show: 
             reporter=show,
         )
         np.save(run.path / DYNAMICS, tuned.dynamics.margin)
-        np.save(run.path / SELECTION, tuned.selection_logits)
         save_adapter(tuned.model, adapter, classes)
         outputs.update(selection_loss=tuned.selection_loss, best_epoch=tuned.best_epoch)
     return tuned.model
-
-
-def selection_probabilities(
-    run: RunFolder, candidate: Candidate, model: nn.Module, selection: Samples, show: Reporter
-) -> np.ndarray:
-    """Probability of each class for the selection rows by the audited model, [m, classes].
-
-    From the evaluations of its fine-tuning, where it was fine-tuned here and they had the precision of the weights;
-    else (also in a folder of a version that did not keep them) from a pass of its own.
-
-    Raises:
-        RunFolderError: when what fine-tuning left cannot be read, or is of other rows.
-    """
-    from scipy.special import softmax
-
-    file, settings = run.path / SELECTION, candidate.settings
-    if not candidate.trained_here or settings.mixed_precision != "no" or not file.is_file():
-        return probabilities_step(model, candidate.start.tokenizer, selection, settings, reporter=show)
-    try:
-        logits = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise RunFolderError(
-            f"{file}, which fine-tuning left with the logits of the selection rows, cannot be read ({error}). Delete "
-            "this one file, and the command computes them again."
-        ) from error
-    expected = (len(selection), len(selection.classes))
-    if logits.shape != expected:
-        raise RunFolderError(
-            f"{file} holds logits of shape {logits.shape}, and the selection rows have {expected}: it is not of this "
-            "run. Delete this one file, and the command computes them again."
-        )
-    found: np.ndarray = softmax(logits.astype(np.float64), axis=1)
-    return found
 
 
 def follows_training(settings: AuditSettings) -> bool:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 from datasets import Dataset
@@ -14,11 +13,13 @@ from undertow.data import write_jsonl
 from undertow.errors import RunFolderError
 from undertow.influence.store import open_influence, user_rows
 from undertow.metrics.noise import NoiseDetection
+from undertow.pipeline.actions import advised, cleaned_rows
 from undertow.pipeline.controls.stage import Controlled
 from undertow.pipeline.detections import detection_curves, detections, group_detections
 from undertow.pipeline.inputs import Inputs
 from undertow.pipeline.model import Candidate
-from undertow.pipeline.results import ArmResult, Results
+from undertow.pipeline.results import ArmResult, Results, SourceResult
+from undertow.pipeline.retrain import best_remedy
 from undertow.pipeline.run_folder import RunFolder
 from undertow.pipeline.settings import DEFAULT_CUT, AuditSettings
 from undertow.pipeline.written import write_table
@@ -31,8 +32,8 @@ class Audit:
     Attributes:
         harm: the harm table, one row per training sample (see `undertow.pipeline.harm.harm_table`).
         influence: the influence tensor (estimator, module, query, sample); on disk where there is a run folder.
-        cleaned: the rows to keep, in the user's columns and with the user's labels.
-        removed: the rows that are left out, likewise: the flagged ones, or the surest of them (see `harm`).
+        cleaned: the rows after the action that won (``results.remedy``), in the user's columns.
+        removed: the rows that this action leaves out.
         results: accuracies, noise detection, counts and notes.
         manifest: what ``run.json`` holds.
         folder: the run folder, or None.
@@ -79,14 +80,13 @@ def finished_audit(run: RunFolder, inputs: Inputs) -> Audit:
 def audit_of(
     run: RunFolder, inputs: Inputs, harm: pd.DataFrame, influence: xr.Dataset, results: Results, *, folder: Path | None
 ) -> Audit:
-    """What an audit returns, its rows parted by what is removed."""
-    removed = harm["removed"].to_numpy()
-    table = inputs.train.table
+    """What an audit returns, with the winning or advised action carried out on its rows."""
+    cleaned, removed = cleaned_rows(inputs.train, harm, results.remedy)
     return Audit(
         harm=harm,
         influence=influence,
-        cleaned=table.select(np.flatnonzero(~removed)),
-        removed=table.select(np.flatnonzero(removed)),
+        cleaned=cleaned,
+        removed=removed,
         results=results,
         manifest=run.manifest,
         folder=folder,
@@ -100,6 +100,7 @@ def results_of(
     harm: pd.DataFrame,
     arms: tuple[ArmResult, ...],
     controls: Controlled | str = "",
+    notes: tuple[str, ...] = (),
 ) -> Results:
     """Accuracies, noise detection, counts and notes of an audit; ``controls`` may say why there are none."""
     settings = candidate.settings
@@ -121,11 +122,13 @@ def results_of(
         detected=inputs.detected,
         cut=_cut(settings, controlled, len(harm)),
         controls=None if controlled is None else controlled.result,
-        notes=(*inputs.notes, *candidate.notes, *uncontrolled, *_truncation(influence, settings)),
+        notes=(*inputs.notes, *candidate.notes, *notes, *uncontrolled, *_truncation(influence, settings)),
         planted=int(harm["planted"].sum()) if "planted" in harm else 0,
         detections=detections(harm, influence, settings),
         group_detections=group_detections(harm),
+        sources=() if controlled is None else tuple(SourceResult(**vars(rate)) for rate in controlled.rates),
         arms=arms,
+        remedy=best_remedy(arms) if arms else advised(harm),
     )
 
 

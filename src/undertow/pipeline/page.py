@@ -11,10 +11,12 @@ import pandas as pd
 from undertow.errors import RunFolderError
 from undertow.metrics.noise import NoiseDetection
 from undertow.pipeline.detections import detection_curves
-from undertow.pipeline.results import ASKED, ControlsResult, JudgedResult, Results
+from undertow.pipeline.results import ASKED, ArmResult, ControlsResult, JudgedResult, Results
 from undertow.pipeline.settings import AuditSettings, option_flag
 from undertow.report import Arm, ControlsView, Judged, NDRCurve, ReportData, Stage, write_report
 
+# Sources that the report lists.
+_SOURCES = 10
 _GIVEN = ("model", "train", "validation", "queries", "test")
 
 
@@ -46,7 +48,8 @@ def report_data(harm: pd.DataFrame, results: Results, manifest: Mapping[str, Any
         aggregation=_aggregation(asked, results),
         cut=results.cut,
         curves=tuple(_curve(name, c) for name, c in detection_curves(harm).items()),
-        arms=tuple(Arm(a.name, a.rows, a.accuracy, a.low, a.high) for a in results.arms),
+        arms=tuple(_arm(a) for a in results.arms),
+        remedy=results.remedy,
         evaluated_on=results.evaluated_on if results.arms else "",
         notes=(*results.notes, *results.detected),
         stages=tuple(Stage(name, s["seconds"], s["peak_memory_mb"]) for name, s in manifest["stages"].items()),
@@ -54,16 +57,22 @@ def report_data(harm: pd.DataFrame, results: Results, manifest: Mapping[str, Any
         versions=manifest["versions"],
         fingerprints=manifest.get("fingerprints", {}),
         next_steps=next_steps(asked, folder, results.arms != ()),
-        controls=None if results.controls is None else _controls(results.controls),
+        controls=None if results.controls is None else _controls(results.controls, results),
     )
 
 
-def _controls(found: ControlsResult) -> ControlsView:
+def _arm(a: ArmResult) -> Arm:
+    gain = (a.difference, a.difference_low, a.difference_high)
+    return Arm(a.name, a.rows, a.accuracy, a.low, a.high, *gain, a.changed)
+
+
+def _controls(found: ControlsResult, results: Results) -> ControlsView:
     return ControlsView(
         anchors=found.anchors,
         canaries=found.canaries,
         judged=tuple(_judged(j, found.harm) for j in found.judged),
         remarks=found.details,
+        sources=tuple((s.name, s.rows, s.rate, s.low, s.high) for s in results.sources[:_SOURCES]),
         transitions=tuple((t.given, t.true, t.share) for t in found.transitions),
     )
 

@@ -26,7 +26,8 @@ from undertow.pipeline.influence import modules_of
 from undertow.pipeline.inputs import Inputs, Source, load_inputs
 from undertow.pipeline.model import Candidate, ModelLike, describe_model, load_candidate
 from undertow.pipeline.precision import compute_dtype, kept_dtype
-from undertow.pipeline.settings import DEFAULT_CUT, AuditSettings
+from undertow.pipeline.retrain import arm_names
+from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import check_device, check_libraries, device_of
 from undertow.progress import Reporter, Silent
 
@@ -176,7 +177,7 @@ def _plan(model: nn.Module, candidate: Candidate, inputs: Inputs, probe: float, 
         tensor_bytes=tensor,
         memory_bytes=_memory(layouts, samples, queries, settings),
         rate=per_sample,
-        training_seconds=_training(candidate, inputs) / per_sample,
+        training_seconds=_training(candidate, inputs, controlled=controlled) / per_sample,
         gradient_seconds=(1 + checkpoints) * float(tokens.sum()) / rate,
         product_seconds=_product_seconds(layouts, samples, queries, settings),
         calibration_seconds=_calibration(len(modules), samples, queries, len(inputs.selection), rate, settings)
@@ -225,12 +226,14 @@ def _probe(
     return done / spent
 
 
-def _training(candidate: Candidate, inputs: Inputs) -> float:
+def _training(candidate: Candidate, inputs: Inputs, *, controlled: bool) -> float:
     """Samples that pass through the model in training: forward and backward, and half of that to select."""
     settings = candidate.settings
     once = settings.epochs * (len(inputs.train) + len(inputs.selection) / 2)
-    arms = (3 if inputs.planted else 2) if settings.retrain else 0  # cleaned, random removal, oracle
-    return (int(candidate.trained_here) + arms * (1 - (DEFAULT_CUT if settings.cut is None else settings.cut))) * once
+    arms = len(arm_names(settings, inputs.planted is not None)) if settings.retrain else 0
+    if arms and candidate.trained_here and not controlled:
+        arms -= 1  # as given is the audited model
+    return (int(candidate.trained_here) + arms) * once
 
 
 def _alike(

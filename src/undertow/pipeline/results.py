@@ -23,11 +23,13 @@ class Detection(_Frozen):
 class ArmResult(_Frozen):
     """One model of the comparison: what it was trained on, and how accurate it is, with 95% intervals.
 
-    ``difference`` is its accuracy minus that of "as given", on the same rows.
+    ``changed`` rows were left out, relabelled or weighed less. ``difference`` is its accuracy minus that of "as given",
+    on the same rows.
     """
 
     name: str
     rows: int
+    changed: int = 0
     accuracy: float
     low: float
     high: float
@@ -53,6 +55,24 @@ class TransitionResult(_Frozen):
     given: str
     true: str
     share: float
+
+
+class SourceResult(_Frozen):
+    """How many labels of a source are wrong, with the 95% credible interval."""
+
+    name: str
+    rows: int
+    rate: float
+    low: float
+    high: float
+
+    @property
+    def sentence(self) -> str:
+        """The rate in words."""
+        span = f"{self.low:.0%} to {self.high:.0%}"
+        return (
+            f"The worst source is {self.name!r}: about {self.rate:.0%} of its {self.rows:,} labels are wrong ({span})."
+        )
 
 
 class ControlsResult(_Frozen):
@@ -168,7 +188,9 @@ class Results(_Frozen):
     planted: int = 0
     detections: tuple[Detection, ...] = ()
     group_detections: tuple[Detection, ...] = ()
+    sources: tuple[SourceResult, ...] = ()
     arms: tuple[ArmResult, ...] = ()
+    remedy: str = "dropped"
 
     def arm(self, name: str) -> ArmResult | None:
         """The arm of this name, if it was run."""
@@ -186,19 +208,38 @@ class Results(_Frozen):
                 f"Among the 30% most harmful rows are {audit.ndr30:.0%} of the {self.planted:,} planted flips "
                 "(random order: 30%)."
             )
-        cleaned, given = self.arm("cleaned"), self.arm("as given")
-        if cleaned and given:
-            said.append(_compared(given, cleaned, self.arm("oracle"), self.removed))
+        given = self.arm("as given")
+        if given:
+            said.append(_compared(given, [a for a in self.arms if a.name in _DOING], self.remedy))
+        elif self.controls is not None and self.flagged:
+            said.append(_ADVICE[self.remedy])
         return " ".join(said)
 
 
-def _compared(given: ArmResult, cleaned: ArmResult, oracle: ArmResult | None, removed: int) -> str:
-    what = f"Removing {'this row' if removed == 1 else f'these {removed:,} rows'}"
-    change = f"accuracy {given.accuracy:.1%} → {cleaned.accuracy:.1%}"
-    interval = f"{100 * cleaned.difference_low:+.1f} to {100 * cleaned.difference_high:+.1f} points"
-    bound = f" (oracle {oracle.accuracy:.1%})" if oracle else ""
-    if cleaned.difference_low > 0:
-        return f"{what} helped: {change}{bound}, a change of {interval} (95%)."
-    if cleaned.difference_high < 0:
-        return f"{what} hurt: {change}{bound}, a change of {interval} (95%). Keep the rows."
-    return f"{what} made no difference that these rows can show: {change}{bound}, {interval} (95%)."
+_DOING = {"dropped": "Dropping", "relabelled": "Relabelling", "down-weighted": "Down-weighting"}
+_ADVICE = {
+    "dropped": "Errors are spread over the labels, so the surest rows are left out; --retrain measures what helps.",
+    "relabelled": "Errors gather in some labels, so rows are relabelled, not dropped; --retrain measures what helps.",
+    "as given": "",
+}
+
+
+def _compared(given: ArmResult, tried: list[ArmResult], remedy: str) -> str:
+    """Which remedy won, and what each changed, in points of accuracy on the same rows."""
+    best = next((arm for arm in tried if arm.name == remedy), None)
+    if not tried:
+        return f"No remedy changes the training set: accuracy {given.accuracy:.1%} as given."
+    if best is None:
+        changes = "; ".join(f"{_DOING[a.name].lower()} {_points(a)}" for a in tried)
+        return f"No remedy helped measurably: accuracy {given.accuracy:.1%} as given; {changes}."
+    span = f"{100 * best.difference_low:+.1f} to {100 * best.difference_high:+.1f} points, 95%"
+    said = (
+        f"{_DOING[best.name]} {best.changed:,} rows helped{' most' if len(tried) > 1 else ''}: accuracy "
+        f"{given.accuracy:.1%} → {best.accuracy:.1%} ({span})."
+    )
+    others = "; ".join(f"{_DOING[a.name].lower()} {_points(a)}" for a in tried if a is not best)
+    return f"{said} {others[0].upper()}{others[1:]}." if others else said
+
+
+def _points(arm: ArmResult) -> str:
+    return f"{arm.changed:,} rows {100 * arm.difference:+.1f}"

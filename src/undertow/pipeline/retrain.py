@@ -1,14 +1,17 @@
-"""Does removing rows help? Fine-tune again from the same start, and compare on the same rows."""
+"""Which remedy helps? Fine-tune again from the same start with each, and compare on the same rows."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import nn
 
 from undertow.data import Samples
 from undertow.metrics.accuracy import accuracy, accuracy_difference
+from undertow.pipeline.actions import AS_GIVEN, DROPPED, RELABELLED, WEIGHTED, likelier_labels
 from undertow.pipeline.inputs import Inputs
 from undertow.pipeline.results import ArmResult
 from undertow.pipeline.run_folder import RunFolder
@@ -16,30 +19,119 @@ from undertow.pipeline.settings import AuditSettings
 from undertow.pipeline.steps import Start, fine_tune_step, predict_step
 from undertow.progress import Reporter
 
-AS_GIVEN = "as given"
+# What each remedy is called once it was carried out.
+DONE = {"drop": DROPPED, "relabel": RELABELLED, "weight": WEIGHTED}
+RANDOM, ORACLE, ORACLE_LABELS = "random removal", "oracle", "oracle labels"
 
 
-def removals(
-    removed: Bool[np.ndarray, " n"], planted: Bool[np.ndarray, " n"] | None, *, seed: int
-) -> dict[str, Bool[np.ndarray, " n"]]:
-    """Which rows each arm leaves out: none; the removed, if any; with planted noise just those, and random ones."""
-    arms = {AS_GIVEN: np.zeros_like(removed)}
-    if removed.any():
-        arms["cleaned"] = removed
-    if planted is not None:
-        arms["oracle"] = planted
-    if planted is not None and removed.any():
-        random = np.zeros_like(removed)
-        random[np.random.default_rng(seed).choice(len(removed), int(removed.sum()), replace=False)] = True
-        arms["random removal"] = random
-    return arms
+@dataclass(frozen=True)
+class Arm:
+    """What one model of the comparison is trained on.
+
+    Attributes:
+        train: the rows.
+        changed: how many rows were left out, got another label, or a weight below 1.
+        weights: what each row counts; None for the same.
+    """
+
+    train: Samples
+    changed: int = 0
+    weights: Float[np.ndarray, " n"] | None = None
+
+
+def arm_names(settings: AuditSettings, planted: bool) -> tuple[str, ...]:
+    """Arms that may be trained: as given, the remedies, random removal, and with planted noise the oracles."""
+    remedies = [DONE[name] for name in settings.retrain]
+    chance = [RANDOM] if "drop" in settings.retrain else []
+    return (AS_GIVEN, *remedies, *chance, *((ORACLE, ORACLE_LABELS) if planted else ()))
+
+
+def arms_of(harm: pd.DataFrame, inputs: Inputs, settings: AuditSettings) -> tuple[dict[str, Arm], tuple[str, ...]]:
+    """The arms of a comparison by name, and why some are not trained.
+
+    Args:
+        harm: the harm table.
+        inputs: the data.
+        settings: which remedies.
+    """
+    train, found, notes = inputs.train, {AS_GIVEN: Arm(inputs.train)}, []
+    for name in arm_names(settings, inputs.planted is not None)[1:]:
+        arm = _ARMS[name](harm, inputs, settings.seed)
+        if arm is None:
+            notes.append(f"The training set {name!r} is that as given, so it is not trained on again.")
+        elif len(np.unique(arm.train.labels)) < len(np.unique(train.labels)):
+            notes.append(f"The training set {name!r} lacks a whole class, so no model is trained on it.")
+        else:
+            found[name] = arm
+    return found, tuple(notes)
+
+
+def _without(rows: Samples, left_out: Bool[np.ndarray, " n"]) -> Arm | None:
+    return Arm(rows.select(np.flatnonzero(~left_out)), int(left_out.sum())) if left_out.any() else None
+
+
+def _dropped(harm: pd.DataFrame, inputs: Inputs, _seed: int) -> Arm | None:
+    return _without(inputs.train, harm["removed"].to_numpy(bool))
+
+
+def _random(harm: pd.DataFrame, inputs: Inputs, seed: int) -> Arm | None:
+    removed = np.zeros(len(harm), dtype=bool)
+    count = int(harm["removed"].sum())
+    removed[np.random.default_rng(seed).choice(len(harm), count, replace=False)] = True
+    return _without(inputs.train, removed)
+
+
+def _relabelled(harm: pd.DataFrame, inputs: Inputs, _seed: int) -> Arm | None:
+    chosen, place = likelier_labels(harm), {name: i for i, name in enumerate(inputs.train.classes)}
+    labels = inputs.train.labels.copy()
+    labels[chosen] = [place[name] for name in harm.loc[chosen, "suggested_label"]]
+    return Arm(inputs.train.with_labels(labels), int(chosen.sum())) if chosen.any() else None
+
+
+def _weighted(harm: pd.DataFrame, inputs: Inputs, _seed: int) -> Arm | None:
+    if "wrong" not in harm or not harm["wrong"].any() or (harm["wrong"] == 1).all():
+        return None
+    return Arm(inputs.train, int((harm["wrong"] > 0).sum()), 1 - harm["wrong"].to_numpy())
+
+
+def _oracle(_harm: pd.DataFrame, inputs: Inputs, _seed: int) -> Arm | None:
+    return None if inputs.planted is None else _without(inputs.train, inputs.planted.planted)
+
+
+def _oracle_labels(_harm: pd.DataFrame, inputs: Inputs, _seed: int) -> Arm | None:
+    if inputs.planted is None or not inputs.planted.planted.any():
+        return None
+    return Arm(inputs.train.with_labels(inputs.planted.original_labels), int(inputs.planted.planted.sum()))
+
+
+_ARMS: dict[str, Callable[[pd.DataFrame, Inputs, int], Arm | None]] = {
+    DROPPED: _dropped,
+    RELABELLED: _relabelled,
+    WEIGHTED: _weighted,
+    RANDOM: _random,
+    ORACLE: _oracle,
+    ORACLE_LABELS: _oracle_labels,
+}
+
+
+def best_remedy(arms: Sequence[ArmResult]) -> str:
+    """The remedy of the largest gain among those that surely help, else "as given".
+
+    Several are compared with "as given" on the same rows, so each interval is widened (Bonferroni) before it counts.
+    """
+    from scipy.stats import norm
+
+    tried = [arm for arm in arms if arm.name in DONE.values()]
+    wider = norm.ppf(1 - 0.025 / max(len(tried), 1)) / norm.ppf(0.975)
+    sure = [a for a in tried if a.difference - wider * (a.difference - a.difference_low) > 0]
+    return max(sure, key=lambda arm: arm.difference).name if sure else AS_GIVEN
 
 
 def compare_arms(
     run: RunFolder,
     start: Start,
     inputs: Inputs,
-    arms: dict[str, Bool[np.ndarray, " n"]],
+    arms: dict[str, Arm],
     settings: AuditSettings,
     reporter: Reporter,
     *,
@@ -51,7 +143,7 @@ def compare_arms(
         run: where stages are recorded; predictions go to ``heldout.parquet``.
         start: the common start.
         inputs: the data.
-        arms: name to rows left out.
+        arms: by name, as `arms_of` gives them.
         settings: hyperparameters, the same for all arms.
         reporter: shows progress.
         audited: the audited model where the audit itself trained it from the same start on the same rows,
@@ -59,33 +151,45 @@ def compare_arms(
     """
     evaluation = inputs.evaluation
     correct = {}
-    for name, removed in arms.items():
+    for name, arm in arms.items():
         stage = f"retrain: {name}"
         if not run.done(stage):
             with run.stage(stage) as outputs:
-                train = inputs.train.select(np.flatnonzero(~removed))
                 model = audited if name == AS_GIVEN and audited is not None else None
                 if model is None:
                     folder = run.path / "checkpoints" / name.replace(" ", "-")
                     model = fine_tune_step(
-                        start, train, inputs.selection, settings, folder=folder, name=stage, reporter=reporter
+                        start,
+                        arm.train,
+                        inputs.selection,
+                        settings,
+                        folder=folder,
+                        name=stage,
+                        weights=arm.weights,
+                        reporter=reporter,
                     ).model
                 predicted = predict_step(
                     model, start.tokenizer, evaluation, settings, name=f"evaluate: {name}", reporter=reporter
                 )
                 _keep_predictions(run.path / "heldout.parquet", evaluation, name, predicted)
-                outputs["rows"] = len(train)
+                outputs.update(rows=len(arm.train), changed=arm.changed)
         predictions = pd.read_parquet(run.path / "heldout.parquet")
         correct[name] = (predictions[name] == predictions["label"]).to_numpy()
-    rows = {name: int(run.outputs(f"retrain: {name}")["rows"]) for name in arms}
-    return tuple(_result(name, rows[name], correct[name], correct[AS_GIVEN]) for name in arms)
+    counts = {name: run.outputs(f"retrain: {name}") for name in arms}
+    return tuple(
+        _result(name, int(counts[name]["rows"]), int(counts[name]["changed"]), correct[name], correct[AS_GIVEN])
+        for name in arms
+    )
 
 
-def _result(name: str, rows: int, correct: Bool[np.ndarray, " m"], given: Bool[np.ndarray, " m"]) -> ArmResult:
+def _result(
+    name: str, rows: int, changed: int, correct: Bool[np.ndarray, " m"], given: Bool[np.ndarray, " m"]
+) -> ArmResult:
     share, change = accuracy(correct), accuracy_difference(correct, given)
     return ArmResult(
         name=name,
         rows=rows,
+        changed=changed,
         accuracy=share.value,
         low=share.low,
         high=share.high,

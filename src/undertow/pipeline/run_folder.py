@@ -44,7 +44,6 @@ _CONTENTS = (
     "adapter",
     "recorded",
     "dynamics.npy",
-    "selection.npy",
     "influence.zarr",
     "cancellation.parquet",
     "reductions",

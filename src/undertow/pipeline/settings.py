@@ -1,5 +1,6 @@
 """Everything an audit can be told, in one validated object."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
@@ -17,6 +18,8 @@ from undertow.training.config import FinetuneConfig
 DEFAULT_CUT = 0.3
 # False discovery rates of the two cuts: of the rows to be looked through, and of those to be acted on unseen.
 FLAGGED_FDR, REMOVED_FDR = 0.5, 0.2
+# What --retrain can try.
+REMEDIES = ("drop", "relabel", "weight")
 # Settings that say how influences become one harm: who gives one of them has chosen.
 CHOOSING = ("layers", "aggregate", "k", "only", "weigh", "correct_only")
 
@@ -29,6 +32,11 @@ class AuditSettings(FinetuneConfig):
         None, description="column of the second text; detected unless given, 'none' for a single text"
     )
     label_column: str | None = Field(None, description="column of the label; detected unless given")
+    source_column: str | None = Field(
+        None,
+        description="column that names who or what labelled a row, such as an annotator; detected unless given, 'none' "
+        "for none",
+    )
     max_length: int = Field(128, ge=4, description="tokens that a longer text is cut to")
     query_share: float = Field(0.5, gt=0, lt=1, description="share of the validation rows that serve as queries")
     holdout_share: float | None = Field(
@@ -101,7 +109,12 @@ class AuditSettings(FinetuneConfig):
     plant: float | None = Field(
         None, gt=0, lt=1, description="share of the labels to flip first, to measure how many are found"
     )
-    retrain: bool = Field(False, description="fine-tune again without the removed rows and compare")
+    retrain: tuple[str, ...] = Field(
+        (),
+        description="fine-tune again and compare remedies: drop (leave out removed rows), relabel (give flagged rows "
+        "the suggested label where that is likelier right), weight (every row counts by the probability that its label "
+        "is right); all of them unless named",
+    )
     device: str = Field("auto", description="torch device; auto: CUDA where there is one")
     memory: float | None = Field(
         None,
@@ -155,6 +168,20 @@ class AuditSettings(FinetuneConfig):
     def _known_parts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         check_track(names)
         return names
+
+    @field_validator("retrain", mode="before")
+    @classmethod
+    def _known_remedies(cls, asked: object) -> object:
+        if isinstance(asked, bool):
+            return REMEDIES if asked else ()
+        names = asked.split(",") if isinstance(asked, str) else asked
+        if not isinstance(names, Sequence):
+            return names
+        found = tuple(str(name).strip() for name in names)
+        unknown = [name for name in found if name not in REMEDIES]
+        if unknown:
+            raise ConfigError(f"--retrain {','.join(unknown)} is not known. Known remedies are: {', '.join(REMEDIES)}.")
+        return found
 
     @field_validator("layers")
     @classmethod

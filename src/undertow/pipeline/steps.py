@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from undertow.data import Samples, encode
@@ -98,11 +99,13 @@ def fine_tune_step(
     folder: Path,
     record: Path | None = None,
     name: str = "fine-tuning",
+    weights: Float[np.ndarray, " n"] | None = None,
     reporter: Reporter | None = None,
 ) -> Finetuned:
     """Fine-tune LoRA on ``train``, keeping the epoch of lowest loss on ``selection``.
 
-    ``record`` keeps what `undertow.training.checkpoints` records of every epoch. ``folder`` holds checkpoints
+    ``weights`` are what the losses of the rows weigh. ``record`` keeps what `undertow.training.checkpoints` records of
+    every epoch. ``folder`` holds checkpoints
     while it runs: the same call goes on where an interrupted one stopped. It is removed at the end.
 
     Raises:
@@ -121,6 +124,7 @@ def fine_tune_step(
             device=device_of(settings),
             advance=advance,
             record=record,
+            weights=weights,
         )
     forget_checkpoints(folder)
     return tuned

@@ -21,11 +21,15 @@ class Arm:
     """One retraining arm: which rows it trained on and how accurate the model became.
 
     Attributes:
-        name: "as given", "cleaned", "oracle", "random removal".
+        name: "as given", "dropped", "relabelled", "down-weighted", "random removal", "oracle", "oracle labels".
         rows: training rows used.
         accuracy: share of rows answered correctly, 0 to 1.
         low: lower end of the 95% interval of the accuracy.
         high: upper end of the 95% interval of the accuracy.
+        difference: accuracy minus that of "as given" on the same rows.
+        difference_low: lower end of its paired 95% interval.
+        difference_high: upper end.
+        changed: rows that were left out, relabelled or weighed less.
         note: a remark, printed beside the arm.
     """
 
@@ -34,6 +38,10 @@ class Arm:
     accuracy: float
     low: float
     high: float
+    difference: float = 0.0
+    difference_low: float = 0.0
+    difference_high: float = 0.0
+    changed: int = 0
     note: str = ""
 
 
@@ -95,6 +103,7 @@ class ControlsView:
         canaries: rows that were given a wrong label.
         judged: the scores, best first.
         remarks: what a reader should know, a sentence each.
+        sources: name, rows, share of wrong labels and its 95% interval of each source, the worst first.
         transitions: given label, likely true class, and share of all rows; the commonest first.
     """
 
@@ -102,6 +111,7 @@ class ControlsView:
     canaries: int
     judged: tuple[Judged, ...]
     remarks: tuple[str, ...] = ()
+    sources: tuple[tuple[str, int, float, float, float], ...] = ()
     transitions: tuple[tuple[str, str, float], ...] = ()
 
 
@@ -122,6 +132,7 @@ class ReportData:
         cut: share of the rows that is flagged, 0 to 1.
         curves: NDR curves; empty where the truth is unknown.
         arms: retraining arms; empty where nothing was retrained.
+        remedy: name of the arm that won, or of the action that is advised.
         evaluated_on: a sentence that says which split the arms were compared on.
         notes: warnings and remarks.
         stages: what the run cost.
@@ -144,6 +155,7 @@ class ReportData:
     cut: float
     curves: tuple[NDRCurve, ...] = ()
     arms: tuple[Arm, ...] = ()
+    remedy: str = ""
     evaluated_on: str = ""
     notes: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()

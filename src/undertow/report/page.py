@@ -47,6 +47,7 @@ def render(data: ReportData) -> str:
         cards=summary.cards(data),
         settings=summary.settings(data),
         scores=summary.judged_table(data.controls.judged) if data.controls else [],
+        sources=summary.source_table(data.controls.sources) if data.controls else [],
         transitions=summary.transition_table(data.controls.transitions) if data.controls else [],
         figures=list(_figures(data)),
         classes=rows.class_rows(data.harm),

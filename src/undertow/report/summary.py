@@ -28,7 +28,7 @@ def cards(data: ReportData) -> list[Card]:
         share += f"; {count(removed)} of them are left out of the cleaned set"
     found = [Card("Flagged", count(flagged), share, "flagged" if flagged else "")]
     found += [_planted_card(data)] if data.truth_known else _doubt_card(data)
-    return [*found, *_accuracy_card(data.arms), *_ndr_card(data)]
+    return [*found, *_accuracy_card(data), *_ndr_card(data)]
 
 
 def _planted_card(data: ReportData) -> Card:
@@ -50,17 +50,16 @@ def _doubt_card(data: ReportData) -> list[Card]:
     return [Card("Labels in doubt", percent(other / len(flagged)), detail)]
 
 
-def _accuracy_card(arms: Sequence[Arm]) -> list[Card]:
-    by_name = {arm.name: arm for arm in arms}
-    before, after = by_name.get("as given"), by_name.get("cleaned")
-    if before is None or after is None:
+def _accuracy_card(data: ReportData) -> list[Card]:
+    given = next((arm for arm in data.arms if arm.name == "as given"), None)
+    best = next((arm for arm in data.arms if arm.name == data.remedy), None)
+    if given is None or best is None:
         return []
-    overlap = before.low <= after.high and after.low <= before.high
-    detail = (
-        f"{points(after.accuracy - before.accuracy)} points: {percent(before.accuracy)} as given, "
-        f"{percent(after.accuracy)} cleaned; 95% intervals {'overlap' if overlap else 'do not overlap'}"
-    )
-    return [Card("Accuracy after cleaning", percent(after.accuracy), detail)]
+    if best is given:
+        return [Card("Accuracy", percent(given.accuracy), "as given; no remedy helped measurably")]
+    span = f"{points(best.difference_low)} to {points(best.difference_high)} points, 95%"
+    detail = f"{points(best.difference)} points ({span}): {percent(given.accuracy)} as given"
+    return [Card(f"Accuracy, {best.name}", percent(best.accuracy), detail)]
 
 
 def _ndr_card(data: ReportData) -> list[Card]:
@@ -99,6 +98,14 @@ def transition_table(transitions: Sequence[tuple[str, str, float]]) -> list[tupl
     return [(clip(given, 40), clip(true, 40), percent(share)) for given, true, share in transitions]
 
 
+def source_table(sources: Sequence[tuple[str, int, float, float, float]]) -> list[tuple[str, str, str, str]]:
+    """Name, rows, share of wrong labels and interval of each source."""
+    return [
+        (clip(name, 40), count(rows), percent(rate, 0), f"{fixed(100 * low, 0)}–{percent(high, 0)}")
+        for name, rows, rate, low, high in sources
+    ]
+
+
 def class_list(classes: Sequence[str], shown: int = 8) -> str:
     """The class names, the first few of many."""
     names = ", ".join(clip(name, 40) for name in classes[:shown])
@@ -122,11 +129,15 @@ def arm_table(arms: Sequence[Arm]) -> list[dict[str, str]]:
             "rows": count(arm.rows),
             "accuracy": percent(arm.accuracy),
             "interval": f"{fixed(100 * arm.low, 1)}–{percent(arm.high)}",
-            "change": points(arm.accuracy - given.accuracy) if given and arm is not given else "",
+            "change": _change(arm) if given and arm is not given else "",
             "note": arm.note,
         }
         for arm in arms
     ]
+
+
+def _change(arm: Arm) -> str:
+    return f"{points(arm.difference)} ({points(arm.difference_low)} to {points(arm.difference_high)})"
 
 
 def stage_table(data: ReportData) -> list[tuple[str, str, str]]:
@@ -164,8 +175,9 @@ _WITH_CONTROLS = (
 _WITH_ARMS = (
     (
         "Retraining arm",
-        "The model trained again on a choice of rows: as given; cleaned, without the removed rows; oracle, "
-        "without the planted noise; or with as many rows removed at random.",
+        "The model trained again: as given; dropped, without the removed rows; relabelled, with suggested labels that "
+        "are likelier right; down-weighted, every row by the probability that its label is right; random removal, "
+        "without as many rows by chance; oracle, without the planted noise or with the original labels.",
     ),
 )
 

@@ -12,7 +12,6 @@ from undertow.errors import RunFolderError, TrainingError
 
 # Lies in each checkpoint folder, so that a resumed training goes on with the record as it was there.
 FILE = "dynamics.npy"
-SELECTION_FILE = "selection.npy"
 
 
 @dataclass(frozen=True)
@@ -83,54 +82,3 @@ class DynamicsRecorder:
                 "Training dynamics are recorded in one process: start this training without a launcher of several."
             )
         return Dynamics(self.margin)
-
-
-class SelectionRecorder:
-    """Keeps what the model of the best epoch so far says of the selection split, without a forward pass of its own."""
-
-    def __init__(self, samples: int) -> None:
-        self.samples = samples
-        self.best: Float[np.ndarray, "m classes"] | None = None
-        self._current: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def add(self, positions: Tensor, logits: Tensor) -> None:
-        """Note the logits of the samples at ``positions``, as an evaluation batch gives them."""
-        self._current.append((positions.cpu().numpy(), logits.detach().float().cpu().numpy()))
-
-    def end(self, *, best: bool) -> None:
-        """End an evaluation, and keep it if its loss is lower than those before.
-
-        Raises:
-            TrainingError: some sample was not seen in it.
-        """
-        batches, self._current = self._current, []
-        if not best:
-            return
-        positions = np.concatenate([at for at, _ in batches])
-        missing = np.setdiff1d(np.arange(self.samples), positions)
-        if len(missing):
-            raise TrainingError(
-                f"{len(missing)} of {self.samples} samples passed an evaluation unrecorded. It is recorded in one "
-                "process: start this training without a launcher of several."
-            )
-        self.best = np.empty((self.samples, batches[0][1].shape[1]), dtype=np.float32)
-        self.best[positions] = np.concatenate([logits for _, logits in batches])
-
-    def save(self, folder: Path) -> None:
-        """Write the record into a checkpoint folder, whose evaluation came before it."""
-        assert self.best is not None
-        np.save(folder / SELECTION_FILE, self.best, allow_pickle=False)
-
-    def restore(self, folder: Path) -> None:
-        """Take the record up as it was when a checkpoint was written.
-
-        Raises:
-            RunFolderError: the checkpoint is of a training with another selection split.
-        """
-        found = np.load(folder / SELECTION_FILE, allow_pickle=False)
-        if len(found) != self.samples:
-            raise RunFolderError(
-                f"The checkpoint {folder} is of a training with {len(found)} selection samples, and this one has "
-                f"{self.samples}. Give another folder for checkpoints, or delete this one."
-            )
-        self.best = found

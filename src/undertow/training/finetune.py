@@ -21,7 +21,7 @@ from undertow.models.quiet import quiet_loading
 from undertow.training.checkpoints import CheckpointRecorder
 from undertow.training.config import FinetuneConfig
 from undertow.training.dynamics import FILE as DYNAMICS_FILE
-from undertow.training.dynamics import SELECTION_FILE, Dynamics, DynamicsRecorder, SelectionRecorder
+from undertow.training.dynamics import Dynamics, DynamicsRecorder
 from undertow.training.sampler import LengthBucketSampler
 
 Advance = Callable[[int], None]
@@ -36,14 +36,12 @@ class Finetuned:
         selection_loss: mean loss on the selection split after each epoch.
         best_epoch: 1-based epoch whose weights were kept.
         dynamics: margins of the training samples in every epoch.
-        selection_logits: of the selection samples by the model, in the precision that evaluates (``mixed_precision``).
     """
 
     model: nn.Module
     selection_loss: tuple[float, ...]
     best_epoch: int
     dynamics: Dynamics
-    selection_logits: Float[np.ndarray, "m classes"]
 
 
 class _Rows(torch.utils.data.Dataset["tuple[_Rows, int]"]):
@@ -79,15 +77,15 @@ class _Collator:
 class _Trainer(Trainer):  # type: ignore[misc]
     """A Trainer with batches of similar length, which stops at the first loss that is not finite.
 
-    ``dynamics`` notes the margins of the batches that it trains on, ``selection`` the logits of those that it
-    evaluates.
+    ``dynamics`` notes the margins of the batches that it trains on; ``weights`` are those of the training rows, of mean
+    1, or None for the same.
     """
 
-    def __init__(self, *, dynamics: DynamicsRecorder, selection: SelectionRecorder, **options: Any) -> None:
+    def __init__(self, *, dynamics: DynamicsRecorder, weights: Float[np.ndarray, " n"] | None, **options: Any) -> None:
         super().__init__(**options)
         self.model_accepts_loss_kwargs = False  # ours is a mean over the batch, to be averaged over those of a step
         self.dynamics = dynamics
-        self.selection = selection
+        self.row_weights = None if weights is None else torch.from_numpy(weights.astype(np.float32))
 
     def _get_train_sampler(self, train_dataset: _Rows | None = None) -> LengthBucketSampler:
         rows = train_dataset or self.train_dataset
@@ -112,23 +110,15 @@ class _Trainer(Trainer):  # type: ignore[misc]
             raise TrainingError(_diverged(rows[bad].tolist(), len(rows), self.state.global_step, model.training))
         if model.training:
             self.dynamics.add(int(self.state.epoch), positions, outputs.logits, labels)
-        else:
-            self.selection.add(positions, outputs.logits)
+            if self.row_weights is not None:
+                losses = losses * self.row_weights[positions.cpu()].to(losses.device)
         loss = losses.mean()
         return (loss, outputs) if return_outputs else loss
-
-    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
-        metrics: dict[str, float] = super().evaluate(*arguments, **options)
-        # As the Trainer decides, after this, which checkpoint is the best: the first of equals.
-        before = self.state.best_metric
-        self.selection.end(best=before is None or metrics["eval_loss"] < before)
-        return metrics
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         super().save_model(output_dir, _internal_call)
         if output_dir is not None:  # a checkpoint, whose trainer state comes after this
             self.dynamics.save(Path(output_dir))
-            self.selection.save(Path(output_dir))
 
 
 class _Follower(TrainerCallback):  # type: ignore[misc]
@@ -184,6 +174,7 @@ def fine_tune(
     device: str = "cpu",
     advance: Advance = lambda n: None,
     record: Path | None = None,
+    weights: Float[np.ndarray, " n"] | None = None,
 ) -> Finetuned:
     """Train a model (with its adapter attached) and keep the checkpoint of lowest selection loss.
 
@@ -193,19 +184,21 @@ def fine_tune(
 
     ``rows`` are the row ids of both splits for messages, positions by default.
 
+    ``weights`` are what the losses of the training rows weigh, one a row; they are scaled to a mean of 1.
+
     ``record`` is a folder that keeps the trained weights, the learning rate and the state of the optimiser
     of every epoch, for `recorded_checkpoints` to read. It is not deleted.
 
     Raises:
         TrainingError: when a loss is NaN or infinite; names the rows of the batch.
+        ConfigError: for weights that are not one a row, or negative.
         RunFolderError: when ``folder`` or ``record`` holds another training.
     """
     train_ids, selection_ids = rows or (np.arange(len(train)), np.arange(len(selection)))
-    dynamics, said = DynamicsRecorder(config.epochs, len(train)), SelectionRecorder(len(selection))
+    dynamics = DynamicsRecorder(config.epochs, len(train))
     checkpoint = _last_whole_checkpoint(folder)
     if checkpoint is not None:
         dynamics.restore(checkpoint)
-        said.restore(checkpoint)
     with quiet_loading():
         trainer = _Trainer(
             model=model,
@@ -215,7 +208,7 @@ def fine_tune(
             data_collator=_Collator(pad_id),
             callbacks=[_Follower(advance), *([CheckpointRecorder(record)] if record else [])],
             dynamics=dynamics,
-            selection=said,
+            weights=None if weights is None else _mean_one(weights, len(train)),
         )
         trainer.remove_callback(PrinterCallback)
         try:
@@ -228,8 +221,22 @@ def fine_tune(
     best = min(range(len(losses)), key=losses.__getitem__)
     trained: nn.Module = trainer.model
     trained.eval()
-    assert said.best is not None
-    return Finetuned(trained, losses, best + 1, dynamics.finished(), said.best)
+    return Finetuned(trained, losses, best + 1, dynamics.finished())
+
+
+def _mean_one(weights: Float[np.ndarray, " n"], rows: int) -> Float[np.ndarray, " n"]:
+    """Weights of mean 1, which leave the size of a step as it is.
+
+    Raises:
+        ConfigError: when they are not one a row, negative, not finite, or all 0.
+    """
+    if len(weights) != rows or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
+        raise ConfigError(
+            f"Weights of training rows are to be one for each of the {rows:,} rows, finite, 0 or more, at least one "
+            f"above 0; {len(weights):,} came."
+        )
+    result: np.ndarray = weights / weights.mean()
+    return result
 
 
 def _last_whole_checkpoint(folder: Path) -> Path | None:
@@ -238,7 +245,7 @@ def _last_whole_checkpoint(folder: Path) -> Path | None:
     for checkpoint in newest_first:
         try:
             json.loads((checkpoint / TRAINER_STATE_NAME).read_text())  # written last
-            if all((checkpoint / name).is_file() for name in (DYNAMICS_FILE, SELECTION_FILE)):
+            if (checkpoint / DYNAMICS_FILE).is_file():
                 return checkpoint.resolve()
         except (OSError, ValueError):
             pass

@@ -1,18 +1,18 @@
 """Margins recorded while training, against what the model itself put out."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from undertow.errors import RunFolderError, TrainingError
-from undertow.gradients.collect import predict
-from undertow.training.dynamics import FILE, SELECTION_FILE, Dynamics, DynamicsRecorder, SelectionRecorder, label_margin
+from undertow.errors import ConfigError, RunFolderError, TrainingError
+from undertow.training.dynamics import FILE, Dynamics, DynamicsRecorder, label_margin
 from undertow.training.finetune import Finetuned
 
-from .tiny_training import EPOCHS, PAD, ROWS, SELECTION, STEPS, Interruption, after, tiny_model, training_rows, tune
+from .tiny_training import EPOCHS, ROWS, STEPS, Interruption, after, tiny_model, training_rows, tune
 
 
 def watched_margins(tmp_path: Path) -> tuple[Dynamics, np.ndarray, dict[bool, int]]:
@@ -55,58 +55,19 @@ def test_an_interrupted_training_ends_with_the_same_record(whole: Finetuned, tmp
     resumed = tune(tmp_path / "folder")
     np.testing.assert_array_equal(resumed.dynamics.margin, whole.dynamics.margin)
     assert resumed.selection_loss == whole.selection_loss
-    np.testing.assert_array_equal(resumed.selection_logits, whole.selection_logits)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
-@pytest.mark.parametrize("record", [FILE, SELECTION_FILE])
-def test_a_checkpoint_without_record_is_not_gone_on_from(whole: Finetuned, tmp_path: Path, record: str):
+def test_a_checkpoint_without_record_is_not_gone_on_from(whole: Finetuned, tmp_path: Path):
     with pytest.raises(Interruption):
         tune(tmp_path / "folder", advance=after(2 * STEPS + 1))
-    for file in (tmp_path / "folder").glob(f"*/{record}"):
+    for file in (tmp_path / "folder").glob(f"*/{FILE}"):
         file.unlink()
     steps: list[int] = []
     tuned = tune(tmp_path / "folder", advance=steps.append)
     assert steps == [1] * EPOCHS * STEPS
     np.testing.assert_array_equal(tuned.dynamics.margin, whole.dynamics.margin)
-    np.testing.assert_array_equal(tuned.selection_logits, whole.selection_logits)
-
-
-@pytest.mark.parametrize("rate", [0.02, 0.5])
-def test_selection_logits_are_those_of_the_model_that_is_kept(tmp_path: Path, rate: float):
-    tuned = tune(tmp_path, learning_rate=rate)
-    # The second training ends worse than it was in between: the last evaluation is not the one that is kept.
-    assert (tuned.best_epoch < EPOCHS) == (rate == 0.5)
-    found = predict(tuned.model, SELECTION, pad_id=PAD)
-    logits = torch.from_numpy(tuned.selection_logits).double()
-    np.testing.assert_allclose(logits.softmax(1).numpy(), found.probabilities, rtol=0, atol=1e-6)
-    assert found.loss.mean() == pytest.approx(min(tuned.selection_loss), abs=1e-6)
-
-
-def test_an_evaluation_that_is_no_better_is_not_kept():
-    said = SelectionRecorder(2)
-    for value, best in ((1.0, True), (2.0, False)):
-        said.add(torch.tensor([1]), torch.full((1, 3), value))
-        said.add(torch.tensor([0]), torch.full((1, 3), -value))
-        said.end(best=best)
-    np.testing.assert_array_equal(said.best, [[-1] * 3, [1] * 3])
-
-
-def test_an_evaluation_of_some_of_the_samples_is_told():
-    said = SelectionRecorder(3)
-    said.add(torch.tensor([0, 2]), torch.zeros(2, 2))
-    with pytest.raises(TrainingError, match="1 of 3 samples passed an evaluation unrecorded"):
-        said.end(best=True)
-
-
-def test_a_record_of_another_selection_split_is_told(tmp_path: Path):
-    said = SelectionRecorder(2)
-    said.add(torch.tensor([0, 1]), torch.zeros(2, 2))
-    said.end(best=True)
-    said.save(tmp_path)
-    with pytest.raises(RunFolderError, match="with 2 selection samples, and this one has 3"):
-        SelectionRecorder(3).restore(tmp_path)
 
 
 def test_every_checkpoint_holds_the_record_so_far(tmp_path: Path):
@@ -142,3 +103,28 @@ def test_samples_that_were_not_seen():
         recorder.finished()
     recorder.add(1, torch.tensor([1]), torch.randn(1, 2), torch.tensor([0]))
     assert np.isfinite(recorder.finished().margin).all()
+
+
+def test_equal_weights_change_nothing(whole: Finetuned, tmp_path: Path):
+    tuned = tune(tmp_path, weights=np.full(ROWS, 3.0))
+    assert tuned.selection_loss == whole.selection_loss
+
+
+def test_a_row_of_no_weight_trains_nothing(tmp_path: Path):
+    """With a wrong label or the right one, the training is the same."""
+    weights = np.ones(ROWS)
+    weights[4] = 0
+    train = training_rows(ROWS)
+    labels = train.labels.copy()
+    labels[4] = 1 - labels[4]
+    one, other = (
+        tune(tmp_path / str(i), train=t, weights=weights) for i, t in enumerate((train, replace(train, labels=labels)))
+    )
+    assert one.selection_loss == other.selection_loss
+    assert one.selection_loss != tune(tmp_path / "even", train=train).selection_loss
+
+
+@pytest.mark.parametrize("weights", [np.ones(3), -np.ones(ROWS), np.zeros(ROWS), np.full(ROWS, np.nan)])
+def test_weights_that_cannot_be_are_refused(tmp_path: Path, weights: np.ndarray):
+    with pytest.raises(ConfigError, match="Weights of training rows"):
+        tune(tmp_path, weights=weights)

@@ -19,6 +19,7 @@ from undertow.controls.conformal import (
 )
 from undertow.controls.share import Share, least_share, mixture_share, unseen_share
 from undertow.controls.shift import effective_number
+from undertow.controls.sources import SourceRate, informed_by_source, source_rates
 from undertow.controls.stacking import percentile, probe_part, separation
 from undertow.controls.transitions import likeliest_other
 from undertow.data import Samples
@@ -51,6 +52,7 @@ class Controlled:
         suggested: class index of the likeliest other label of each row.
         suggestion: probability that this label is the right one.
         probe: probability of each row's label by the probes.
+        rates: noise rates of the sources, worst first; empty where no column names them.
         result: all else, as plain values.
         choices: table of all scores, best first.
         cuts: table of all cuts.
@@ -66,6 +68,7 @@ class Controlled:
     suggested: Int[np.ndarray, " n"]
     suggestion: Float[np.ndarray, " n"]
     probe: Float[np.ndarray, " n"]
+    rates: tuple[SourceRate, ...]
     result: ControlsResult
     choices: pd.DataFrame
     cuts: pd.DataFrame
@@ -94,7 +97,9 @@ def control_stage(
     share = _share(scores, planned)
     cuts = _cut_table(scores, p, good, share)
     flagged, removed, refused = _cuts(p, good, scores, settings)
-    wrong = wrong_probability(p, good)
+    alone, sources = wrong_probability(p, good), planned.train.sources
+    rates = () if sources is None else tuple(source_rates(alone, sources))
+    wrong = alone if sources is None else informed_by_source(alone, sources)
     labels = planned.train.labels
     posterior = planned.probed.posterior(planned.probed.rows, labels)
     suggested, of_others = likeliest_other(posterior, labels)
@@ -114,6 +119,7 @@ def control_stage(
         suggested,
         wrong * of_others,
         planned.probed.rows[np.arange(len(labels)), labels],
+        rates,
         result.model_copy(update=_cut_facts(cuts, flagged, removed, refused, scores, order)),
         _choice_table(judged, scores.name),
         cuts,

@@ -21,6 +21,7 @@ from undertow.cli.experiment import experiment_command
 from undertow.cli.figures import figures_command
 from undertow.cli.layers import layers_command
 from undertow.cli.plan import plan_command
+from undertow.cli.sample import sample_command
 from undertow.cli.score import score_command
 from undertow.cli.tables import tables_command
 from undertow.errors import UndertowError
@@ -49,6 +50,7 @@ app.command("tables")(tables_command)
 app.command("figures")(figures_command)
 app.command("decide")(decide_command)
 app.command("restore")(restore_command)
+app.command("sample")(sample_command)
 app.command("demo")(demo_command)
 
 

@@ -201,6 +201,8 @@ def read_decidable(run: str | Path, train: Source | None) -> tuple[pd.DataFrame,
             f"{folder.path} audited labels that --plant had flipped, which are not those of your data. Audit without "
             "--plant to decide on its rows."
         )
+    if len(harm) < len(samples) and harm["row"].between(0, len(samples) - 1).all():
+        samples = samples.select(harm["row"].to_numpy())  # the others were labelled again, and not audited
     same = samples.texts == harm["text"].tolist() and samples.label_names == harm["label"].tolist()
     if not same:
         raise DataError(

@@ -12,6 +12,7 @@ from undertow.aggregation.names import vote_count
 from undertow.aggregation.queries import Queries, query_weights
 from undertow.baselines.registry import check_labels
 from undertow.controls.anchors import anchor_count
+from undertow.controls.share import exact_interval
 from undertow.data import (
     Planted,
     Samples,
@@ -25,6 +26,7 @@ from undertow.data import (
     plant_noise,
     split_validation,
 )
+from undertow.data.sampling import sampled_rows
 from undertow.errors import ModelError
 from undertow.pipeline.settings import AuditSettings
 
@@ -32,6 +34,31 @@ Source: TypeAlias = str | Path | Dataset | pd.DataFrame | Samples
 
 # Fewer held-out rows than this cannot tell two models apart; the paper's own halves hold 436 and more.
 MIN_HOLDOUT = 200
+
+
+@dataclass(frozen=True)
+class Again:
+    """Training rows that were labelled again with care.
+
+    Attributes:
+        rows: how many.
+        wrong: row ids, in the trusted source, of those whose old label differs.
+        share: share of wrong old labels, with its exact 95% interval.
+    """
+
+    rows: int
+    wrong: frozenset[int]
+    share: tuple[float, float, float]
+
+    @property
+    def note(self) -> str:
+        """What it says of the training data."""
+        value, low, high = self.share
+        return (
+            f"{self.rows:,} training rows were labelled again with care; the labels of {len(self.wrong):,} differ "
+            f"({value:.1%}, {low:.0%} to {high:.0%}, 95%). They are trusted rows now: neither audited, nor in the "
+            "cleaned data. Add your careful rows to it."
+        )
 
 
 @dataclass(frozen=True)
@@ -58,14 +85,10 @@ class Inputs:
     evaluation: Samples
     evaluated_on: str
     planted: Planted | None
+    again: Again | None
     detected: tuple[str, ...]
     notes: tuple[str, ...]
     fingerprints: dict[str, str]
-
-    @property
-    def user_labels(self) -> np.ndarray:
-        """Class indices as the user gave them, before anything was planted, [n]."""
-        return self.train.labels if self.planted is None else self.planted.original_labels
 
 
 def load_inputs(
@@ -101,6 +124,7 @@ def load_inputs(
     }
     for other in others.values():
         check_same_inputs(given, other)
+    given, again = _labelled_again(given, others["validation"])
     selection, asked, anchors, evaluation, evaluated_on = _roles(others, settings)
     _check_aggregation(given, asked, settings)
     planted = plant_noise(given, settings.plant, seed=settings.seed) if settings.plant else None
@@ -114,10 +138,23 @@ def load_inputs(
         evaluation,
         evaluated_on,
         planted,
+        again,
         tuple(_detected(role, s) for role, s in samples.items()),
-        tuple(_notes(given, others, model_classes)),
+        (*_notes(given, others, model_classes), *([again.note] if again else [])),
         {role: fingerprint(s) for role, s in samples.items()},
     )
+
+
+def _labelled_again(train: Samples, trusted: Samples) -> tuple[Samples, Again | None]:
+    """The training rows without those that stand among the trusted rows with careful labels, and these."""
+    places = sampled_rows(train, trusted)
+    if places is None:
+        return train, None
+    known = np.flatnonzero(places >= 0)
+    wrong = known[train.labels[places[known]] != trusted.labels[known]]
+    kept = train.select(np.setdiff1d(np.arange(len(train)), places[known]))
+    share = exact_interval(len(wrong), len(known))
+    return kept, Again(len(known), frozenset(trusted.rows[wrong].tolist()), share)
 
 
 def _check_aggregation(train: Samples, queries: Samples, settings: AuditSettings) -> None:

@@ -126,6 +126,7 @@ def results_of(
         planted=int(harm["planted"].sum()) if "planted" in harm else 0,
         detections=detections(harm, influence, settings),
         group_detections=group_detections(harm),
+        labelled_again=None if inputs.again is None else inputs.again.share,
         sources=() if controlled is None else tuple(SourceResult(**vars(rate)) for rate in controlled.rates),
         arms=arms,
         remedy=best_remedy(arms) if arms else advised(harm),

@@ -117,10 +117,17 @@ class ControlsResult(_Frozen):
         """Whether trusted texts differ from training texts more than chance explains."""
         return self.shift_p_value < 0.01
 
-    @property
-    def headline(self) -> str:
-        """The lower bound of the share, and how many rows to look through, in two short sentences."""
-        return f"{self._share_sentence} {self._cut_sentence}"
+    def headline(self, labelled_again: tuple[float, float, float] | None = None) -> str:
+        """The share of wrong labels, and how many rows to look through, in two short sentences.
+
+        Args:
+            labelled_again: share and 95% interval by a random sample that was labelled again, where there is one.
+        """
+        share = self._share_sentence
+        if labelled_again is not None:
+            value, low, high = labelled_again
+            share = f"{_percent(value)} of the labels are wrong ({low:.0%} to {high:.0%}, 95%), by careful labels."
+        return f"{share} {self._cut_sentence}"
 
     @property
     def _share_sentence(self) -> str:
@@ -188,6 +195,7 @@ class Results(_Frozen):
     planted: int = 0
     detections: tuple[Detection, ...] = ()
     group_detections: tuple[Detection, ...] = ()
+    labelled_again: tuple[float, float, float] | None = None
     sources: tuple[SourceResult, ...] = ()
     arms: tuple[ArmResult, ...] = ()
     remedy: str = "dropped"
@@ -201,7 +209,7 @@ class Results(_Frozen):
         """What came out, in a sentence or two that claim no more than was measured."""
         said = [f"{self.flagged:,} of {self.training_rows:,} rows are flagged as most harmful."]
         if self.controls is not None:
-            said = [self.controls.headline]
+            said = [self.controls.headline(self.labelled_again)]
         audit = next((d for d in self.detections if d.name == "audit"), None)
         if audit is not None:
             said.append(

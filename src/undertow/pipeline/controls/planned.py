@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int, Int8
+from jaxtyping import Bool, Int, Int8
 
 from undertow.controls.canaries import FEWEST, MOST, Canaries, canary_count, draw_canaries
 from undertow.data import Samples, joined_samples
@@ -31,6 +31,8 @@ class Planned:
         anchors: trusted rows that are trained on; None where there are none.
         probed: what probes say of all rows before fine-tuning.
         queries: positions of the queries among the trusted rows.
+        good: which trusted rows stand for good training rows: all, but for those drawn from the training data whose
+            old label was wrong.
     """
 
     train: Samples
@@ -38,6 +40,7 @@ class Planned:
     anchors: Samples | None
     probed: Probed
     queries: slice
+    good: Bool[np.ndarray, " trusted"]
 
     @cached_property
     def taught(self) -> Samples:
@@ -105,29 +108,36 @@ def plan_controls(
     file = run.path / PROBES
     if not run.done("probes"):
         with run.stage("probes"):
-            probe_step(start, inputs.train, _trusted(inputs), settings, show).save(file)
+            probe_step(start, inputs.train, _trusted(inputs), _good(inputs), settings, show).save(file)
     return planned_controls(Probed.load(file), inputs, settings, trained_here=trained_here)
 
 
 def planned_controls(probed: Probed, inputs: Inputs, settings: AuditSettings, *, trained_here: bool) -> Planned:
     """The controls that follow from what the probes say; the same at every call."""
     labels = inputs.train.labels
+    good = _good(inputs)
     first = 0 if inputs.anchors is None else len(inputs.anchors)
     queries = slice(first, first + len(inputs.queries))
     if not trained_here:
         empty = np.empty(0, dtype=np.int64)
-        return Planned(inputs.train, Canaries(empty, empty), None, probed, queries)
+        return Planned(inputs.train, Canaries(empty, empty), None, probed, queries, good)
     # Another stream than that of planted noise, which is drawn by the same seed.
     seed = int(np.random.SeedSequence((settings.seed, 1)).generate_state(1)[0])
     posterior = probed.posterior(probed.rows, labels)
     count = canary_count(len(labels), settings.canaries)
     canaries = draw_canaries(probed.rows, posterior, labels, count, seed=seed)
-    return Planned(inputs.train, canaries, inputs.anchors, probed, queries)
+    return Planned(inputs.train, canaries, inputs.anchors, probed, queries, good)
 
 
 def taught(inputs: Inputs, planned: Planned | None) -> Inputs:
     """The inputs as the model is trained on them."""
     return inputs if planned is None else replace(inputs, train=planned.taught)
+
+
+def _good(inputs: Inputs) -> Bool[np.ndarray, " trusted"]:
+    """Which trusted rows stand for good training rows."""
+    wrong = frozenset() if inputs.again is None else inputs.again.wrong
+    return np.array([row not in wrong for part in _trusted(inputs) for row in part.rows.tolist()])
 
 
 def _trusted(inputs: Inputs) -> tuple[Samples, ...]:

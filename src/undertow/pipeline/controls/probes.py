@@ -1,12 +1,12 @@
 """Probes of the model before fine-tuning: out-of-sample class probabilities of all rows, and what follows from them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import nn
 
 from undertow.baselines.probe import balanced, probe_probabilities
@@ -93,6 +93,7 @@ def probe_step(
     start: Start,
     train: Samples,
     trusted: tuple[Samples, ...],
+    good: Bool[np.ndarray, " trusted"],
     settings: AuditSettings,
     reporter: Reporter | None = None,
 ) -> Probed:
@@ -102,6 +103,7 @@ def probe_step(
         start: makes the model without an adapter.
         train: the user's rows.
         trusted: anchors, queries and selection rows.
+        good: which of the trusted rows stand for good training rows.
         settings: maximum length, device, seed.
         reporter: shows progress.
     """
@@ -112,7 +114,7 @@ def probe_step(
     states = np.concatenate([values for values, _ in found], axis=1)
     lengths = np.concatenate([counts for _, counts in found])
     labels = np.concatenate([part.labels for part in parts])
-    return probed(states, lengths, labels, len(train), len(train.classes), seed=settings.seed, reporter=reporter)
+    return probed(states, lengths, labels, good, len(train.classes), seed=settings.seed, reporter=reporter)
 
 
 def _mean_states(
@@ -130,7 +132,7 @@ def probed(
     states: Float[np.ndarray, "layer both state"],
     lengths: Int[np.ndarray, " both"],
     labels: Int[np.ndarray, " both"],
-    rows: int,
+    good: Bool[np.ndarray, " trusted"],
     classes: int,
     *,
     seed: int,
@@ -142,11 +144,12 @@ def probed(
         states: of each layer, of the user's rows and, behind them, of the trusted rows.
         lengths: tokens of each text.
         labels: given labels of the rows, trusted labels behind them.
-        rows: number of the user's rows.
+        good: which of the trusted rows stand for good training rows; the others get a weight of 0.
         classes: number of classes.
         seed: draws folds.
         reporter: shows progress.
     """
+    rows = len(labels) - len(good)
     given, known = labels[:rows], labels[rows:]
     ours, theirs = balanced(given), balanced(known)
     weights = [np.concatenate([ours, weight * theirs]) for weight in TRUSTED_WEIGHTS]
@@ -160,6 +163,9 @@ def probed(
     prior = class_shares(known, classes)
     transitions = transition_matrix(own, given, prior)
     right = true_classes(own, given, prior, transitions)[np.arange(rows), given]
-    everyone = np.concatenate([own, trusted])
-    shift = compare_texts(states[-1], lengths, everyone, labels, right, seed=seed)
-    return Probed(own, trusted, known, transitions, shift)
+    compared = np.concatenate([np.ones(rows, dtype=bool), good])
+    everyone = np.concatenate([own, trusted])[compared]
+    shift = compare_texts(states[-1][compared], lengths[compared], everyone, labels[compared], right, seed=seed)
+    weights = np.zeros(len(good))
+    weights[good] = shift.trusted
+    return Probed(own, trusted, known, transitions, replace(shift, trusted=weights))

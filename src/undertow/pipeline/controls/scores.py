@@ -75,7 +75,8 @@ class ScoreSheet:
         """``harms`` are those of `candidate_harms`, in the order of the audited rows."""
         control, labels = influence["control"].values, influence["sample_label"].values
         self.planned = planned
-        self.row, self.canary, self.anchor = (np.flatnonzero(control == kind) for kind in (ROW, CANARY, ANCHOR))
+        self.row, self.canary, anchors = (np.flatnonzero(control == kind) for kind in (ROW, CANARY, ANCHOR))
+        self.anchor = anchors[planned.good[: len(anchors)]]
         self._labels, self._reference = labels, control != CANARY
         self._reference[planned.canaries.positions] = False
         self._probe(labels)
@@ -94,7 +95,7 @@ class ScoreSheet:
         probed, spies = self.planned.probed, self.planned.canaries
         rows = self._odds(probed.rows, labels[self.row])
         canaries = self._odds(probed.rows[spies.positions], spies.labels)
-        trusted = self._odds(probed.trusted, probed.labels)
+        trusted = self._odds(probed.trusted, probed.labels)[self.planned.good]
         self.probe, self.probe_canaries, self.probe_trusted = (
             normal_scores(percentile(values, rows)) for values in (rows, canaries, trusted)
         )
@@ -112,12 +113,13 @@ class ScoreSheet:
 
     @property
     def weights(self) -> Float[np.ndarray, " anchor"]:
-        """Density ratios of the anchors, which are the first of the trusted rows."""
-        return self.planned.probed.shift.trusted[: len(self.anchor)]
+        """Density ratios of the anchors, which are the first of the good trusted rows."""
+        found: np.ndarray = self.planned.probed.shift.trusted[self.planned.good][: len(self.anchor)]
+        return found
 
     def stack(self, estimator: str, probe_part: float) -> Scores:
         """The stack of probe and trained scores; the probe alone where the model was not trained on anchors."""
-        weights = self.planned.probed.shift.trusted
+        weights = self.planned.probed.shift.trusted[self.planned.good]
         anchors = np.arange(len(self.anchor))
         if not len(anchors):
             null = anchored_null(self.probe_trusted, weights, anchors, None, probe_part)

@@ -1,4 +1,4 @@
-"""Data with wrong labels: really noisy sets, and GLUE tasks with noise planted evenly, in one class, or in hard texts."""
+"""Data with wrong labels: really noisy sets, and GLUE tasks with noise that is even, one-sided, or in hard texts."""
 
 import json
 import sys

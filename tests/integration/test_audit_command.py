@@ -38,7 +38,6 @@ def test_all_files_are_there_and_no_others(full, plain):
         "removed.jsonl",
         "report.html",
         "run.json",
-        "selection.npy",
     }
     assert {p.name for p in full.folder.iterdir()} == common | {"heldout.parquet"}
     assert {p.name for p in plain.folder.iterdir()} == common
@@ -49,16 +48,16 @@ def test_run_json_says_how_it_was_made(full, place):
     asked = told["configuration"]
     assert asked["model"] == str(place("bert"))
     assert asked["train"] == str(place("train.csv"))
-    assert (asked["epochs"], asked["plant"], asked["retrain"]) == (1, 0.2, True)
+    assert (asked["epochs"], asked["plant"], asked["retrain"]) == (1, 0.2, ["drop", "relabel", "weight"])
     assert asked["estimators"] == ["tracin", "cosine", "datainf"]
     assert (asked["aggregate"], asked["layers"], asked["cut"], asked["k"]) == ("rank", "all", None, 0.3)
     assert told["results"]["cut"] == 0.3
-    assert told["results"]["calibration"] is None
+    assert told["results"]["controls"] is None
     assert told["seeds"] == {"seed": 0}
     assert {"python", "undertow", "torch", "transformers", "peft"} <= set(told["versions"])
     assert set(told["fingerprints"]) == {"training", "validation", "test", "model"}
     assert all(len(value) == 64 for value in told["fingerprints"].values())
-    arms = [f"retrain: {name}" for name in ("as given", "cleaned", "oracle", "random removal")]
+    arms = [f"retrain: {name}" for name in ("as given", "dropped", "random removal", "oracle", "oracle labels")]
     assert list(told["stages"]) == ["fine-tune", "influence", *arms, "outputs"]
     assert all(stage["seconds"] >= 0 and stage["peak_memory_mb"] > 50 for stage in told["stages"].values())
     assert told["results"]["flagged"] == 18
@@ -112,8 +111,11 @@ def test_cleaned_and_removed_are_the_rows_as_they_came(name, request, place):
     cleaned, removed = (tiny.read_jsonl(made.folder / f"{part}.jsonl") for part in ("cleaned", "removed"))
     given = tiny.rows(60, seed=1) if name == "full" else tiny.rows(48, seed=4, pairs=True)
     rows = given.to_dict("records")
-    assert cleaned == [row for row, out in zip(rows, table["flagged"], strict=True) if not out]
-    assert removed == [row for row, out in zip(rows, table["flagged"], strict=True) if out]
+    remedy = manifest(made.folder)["results"]["remedy"]
+    assert remedy == ("as given" if name == "full" else "dropped")  # where it was measured, nothing helped
+    out = table["flagged"] & (remedy == "dropped")
+    assert cleaned == [row for row, gone in zip(rows, out, strict=True) if not gone]
+    assert removed == [row for row, gone in zip(rows, out, strict=True) if gone]
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft, of what transformers renamed
@@ -164,7 +166,7 @@ def test_summary_says_what_came_out(full):
         assert any(line.split()[:5] == start for line in lines), start
     for expected in ("NDR@10", "NDR@20", "NDR@30", "AUC-NDR", "tracin", "loss", "random", "ideal", "cosine", "datainf"):
         assert expected in said
-    for arm in ("as given 60", "cleaned 42", "oracle 48", "random removal 42"):
+    for arm in ("as given 60", "dropped 42", "random removal 42", "oracle 48", "oracle labels 60"):
         assert arm in said
     assert "Compared on 24 rows of the test source test.parquet." in said
     for file in ("report.html", "harm.parquet", "cleaned.jsonl", "removed.jsonl", "influence.zarr"):
@@ -180,7 +182,7 @@ def test_next_command_carries_the_options(plain):
 
 
 def test_progress_goes_to_standard_error(full, plain):
-    for expected in ("fine-tuning", "gradients of the samples", "influence of the modules", "retrain: cleaned"):
+    for expected in ("fine-tuning", "gradients of the samples", "influence of the modules", "retrain: dropped"):
         assert expected in full.outcome.err
         assert expected not in full.outcome.out
     heads = [line for line in full.outcome.err.splitlines() if " data " in line]
@@ -210,12 +212,13 @@ def test_arms_leave_out_the_right_rows(full):
     results = manifest(full.folder)["results"]
     assert {arm["name"]: arm["rows"] for arm in results["arms"]} == {
         "as given": 60,
-        "cleaned": 42,
-        "oracle": 48,
+        "dropped": 42,
         "random removal": 42,
+        "oracle": 48,
+        "oracle labels": 60,
     }
     kept = pd.read_parquet(full.folder / "heldout.parquet")
-    assert list(kept.columns) == ["row", "label", "as given", "cleaned", "oracle", "random removal"]
+    assert list(kept.columns) == ["row", "label", "as given", "dropped", "random removal", "oracle", "oracle labels"]
     test = tiny.rows(24, seed=3)
     assert kept["label"].tolist() == test["label"].tolist()
     for arm in results["arms"]:

@@ -115,7 +115,7 @@ def test_an_adapter_in_memory_is_audited_and_stays_as_it_was(frames):
     assert state(model) == before
     assert "fine-tune" not in result.manifest["stages"]
     assert set(result.influence["projection"].values) == {"word_embeddings", "query", "classifier"}
-    assert [a.name for a in result.results.arms] == ["as given", "cleaned"]
+    assert [a.name for a in result.results.arms] == ["as given", "dropped", "random removal"]
     with torch.no_grad():
         found = model.eval()(**tokenizer([result.harm["text"][0]], return_tensors="pt")).logits.softmax(-1)
     assert found.max().item() == pytest.approx(result.harm["predicted_probability"][0], abs=1e-5)
@@ -250,7 +250,7 @@ def test_each_step_alone(frames, tmp_path):
     for dataset in (stored, read):
         assert np.array_equal(dataset["influence"].values, influence["influence"].values)
 
-    harm = undertow.harm_table(influence, noisy.samples, settings, planted=noisy)
+    harm = undertow.harm_table(influence, noisy.samples, settings)
     assert harm["flagged"].sum() == 14
     assert undertow.noise_detection(harm["harm"].to_numpy(), noisy.planted).noisy == 10
     trained = influence["trained"].values

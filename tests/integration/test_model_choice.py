@@ -149,7 +149,9 @@ def test_retraining_is_compared_on_held_out_rows(place, tmp_path, asked):
     assert "Compared on 30 held-out rows of trusted.csv that chose neither a checkpoint nor a sample." in (
         made.outcome.said
     )
-    assert [s for s in stages(made.folder) if s.startswith("retrain")] == ["retrain: as given", "retrain: cleaned"]
+    assert [s for s in stages(made.folder) if s.startswith("retrain")] == [
+        f"retrain: {name}" for name in ("as given", "dropped", "random removal")
+    ]
 
 
 def test_separate_queries_leave_all_validation_rows_for_selection(place, tmp_path, asked):

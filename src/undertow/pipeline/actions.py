@@ -1,5 +1,7 @@
 """What can be done with suspicious rows: leave them out, give them another label, or let them count less."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -58,7 +60,7 @@ def label_values(samples: Samples) -> dict[str, object]:
     return first
 
 
-def with_labels(samples: Samples, rows: Bool[np.ndarray, " n"], names: list[str]) -> Dataset:
+def with_labels(samples: Samples, rows: Bool[np.ndarray, " n"], names: list[Any]) -> Dataset:
     """The user's table with the labels of some rows replaced, in the type of the column.
 
     Args:
@@ -76,7 +78,7 @@ def with_labels(samples: Samples, rows: Bool[np.ndarray, " n"], names: list[str]
             raise DataError(
                 f"No row carries the label {names[i]!r}, so its value in the column '{column}' is not known."
             )
-        labels[i] = values[names[i]]
+        labels[i] = values[str(names[i])]
     arrow = samples.table.with_format("arrow")[:]
     place = arrow.schema.get_field_index(column)
     return Dataset(arrow.set_column(place, arrow.schema.field(place), pa.array(labels, arrow.schema.field(place).type)))

@@ -12,6 +12,7 @@ from undertow.aggregation.names import vote_count
 from undertow.aggregation.queries import Queries, query_weights
 from undertow.baselines.registry import check_labels
 from undertow.controls.anchors import anchor_count
+from undertow.controls.canaries import canary_count
 from undertow.controls.share import exact_interval
 from undertow.data import (
     Planted,
@@ -125,7 +126,7 @@ def load_inputs(
     for other in others.values():
         check_same_inputs(given, other)
     given, again = _labelled_again(given, others["validation"])
-    selection, asked, anchors, evaluation, evaluated_on = _roles(others, settings)
+    selection, asked, anchors, evaluation, evaluated_on = _roles(others, settings, len(given))
     _check_aggregation(given, asked, settings)
     planted = plant_noise(given, settings.plant, seed=settings.seed) if settings.plant else None
     check_labels(settings.baselines, planted.samples.labels if planted else given.labels, asked.labels)
@@ -189,7 +190,7 @@ def _renumbered(samples: Samples, order: tuple[str, ...]) -> Samples:
 
 
 def _roles(
-    others: dict[str, Samples], settings: AuditSettings
+    others: dict[str, Samples], settings: AuditSettings, rows: int
 ) -> tuple[Samples, Samples, Samples | None, Samples, str]:
     """Selection, queries, anchors, evaluation, and which split the last one is, in words."""
     validation, test = others["validation"], others.get("test")
@@ -198,7 +199,7 @@ def _roles(
         why = f"fewer than {3 * MIN_HOLDOUT} are too few to hold some out"
         enough = settings.retrain and test is None and len(validation) // 3 >= MIN_HOLDOUT
         share = 1 / 3 if enough else 0.0
-    rest, anchors = _anchors(validation, share, settings)
+    rest, anchors = _anchors(validation, share, settings, rows)
     kept = share * len(validation) / len(rest)
     selection, queries, holdout = _split(rest, others.get("queries"), kept, settings)
     if test is not None:
@@ -213,10 +214,13 @@ def _roles(
     return selection, queries, anchors, selection, text
 
 
-def _anchors(validation: Samples, holdout_share: float, settings: AuditSettings) -> tuple[Samples, Samples | None]:
-    """The validation rows without the anchors, and the anchors."""
+def _anchors(
+    validation: Samples, holdout_share: float, settings: AuditSettings, rows: int
+) -> tuple[Samples, Samples | None]:
+    """The validation rows without the anchors, and the anchors; none where training rows are too few for controls."""
     usable = round((1 - holdout_share) * len(validation))
-    count = anchor_count(usable, settings.anchors) if settings.calibrate else 0
+    wanted = settings.calibrate and canary_count(rows, settings.canaries)
+    count = anchor_count(usable, settings.anchors) if wanted else 0
     if not count:
         return validation, None
     parts = split_validation(validation, query_share=count / len(validation), seed=settings.seed)

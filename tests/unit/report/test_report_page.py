@@ -169,7 +169,7 @@ def test_summary_says_what_was_measured(build: Build) -> None:
     text = Page(render(data)).text
     hits = int((data.harm["planted"] & data.harm["flagged"]).sum())
     assert f"{hits} of 12 planted rows flagged" in text
-    assert "+8.0 points: 80.0% as given, 88.0% cleaned; 95% intervals do not overlap" in text
+    assert "+8.0 points (+3.0 to +13.0 points, 95%): 80.0% as given" in text
     assert "NDR@10/20/30: 0.30 / 0.45 / 0.55" in text
     assert "4 Mar 2025, 05:06 UTC" in text
     assert "1 min 03 s" in text

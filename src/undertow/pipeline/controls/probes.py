@@ -21,9 +21,9 @@ from undertow.pipeline.steps import Start, device_of
 from undertow.pipeline.whole import whole
 from undertow.progress import Reporter, Silent
 
-# What a trusted row weighs beside a row whose label may be wrong. A probe with little weight on noisy labels treats
-# trusted and noisy rows alike. With 1 and 10, good rows look better than trusted ones where errors are systematic.
-TRUSTED_WEIGHTS = (10.0, 100.0)
+# What a trusted row weighs beside a row whose label may be wrong. With 10 and 100, probes order rows of systematic
+# errors better (NDR@30 +0.01), but they overfit 150 trusted rows, and promises break.
+TRUSTED_WEIGHTS = (1.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,6 @@ def probed(
     compared = np.concatenate([np.ones(rows, dtype=bool), good])
     everyone = np.concatenate([own, trusted])[compared]
     shift = compare_texts(states[-1][compared], lengths[compared], everyone, labels[compared], right, seed=seed)
-    weights = np.zeros(len(good))
-    weights[good] = shift.trusted
-    return Probed(own, trusted, known, transitions, replace(shift, trusted=weights))
+    ratios = np.zeros(len(good))
+    ratios[good] = shift.trusted
+    return Probed(own, trusted, known, transitions, replace(shift, trusted=ratios))

@@ -141,12 +141,15 @@ def _used(sheet: ScoreSheet, stack: Scores, settings: AuditSettings) -> Scores:
 
 
 def _share(scores: Scores, planned: Planned) -> Share:
+    # Canaries are rows whose label is probably right: left out, they would raise the share of the others.
     rest = scores.rows[planned.rest]
-    least = least_share(rest, scores.null)
+    part = len(rest) / len(scores.rows)
+    least = part * least_share(rest, scores.null)
     if not len(scores.canaries):
         return Share(least, float("nan"), float("nan"), float("nan"), float("nan"))
     unseen = unseen_share(scores.canaries, len(rest), scores.null)
-    return Share(least, unseen, *mixture_share(rest, scores.canaries, scores.null))
+    like, low, high = (part * end for end in mixture_share(rest, scores.canaries, scores.null))
+    return Share(least, unseen, like, low, high)
 
 
 def _cuts(p: np.ndarray, good: float, scores: Scores, settings: AuditSettings) -> tuple[int, int, str]:

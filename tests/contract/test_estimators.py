@@ -382,3 +382,24 @@ def test_less_looks_along_the_step_that_adam_takes():
     optimizer.step()
     step = before - weights.detach()
     assert_close(found[0, 0], torch.nn.functional.cosine_similarity(query[0], step, dim=0))
+
+
+def datainf_by_hand(v: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """The formula, a sample at a time, in float64."""
+    v, g = v.double(), g.double()
+    n, d = g.shape
+    ridge = float(g.square().sum(1).mean() / (10 * d))
+    found = v @ g.T
+    for i in range(n):
+        found = found - (v @ g[i])[:, None] * (g @ g[i])[None] / (ridge + g[i].square().sum()) / n
+    return found / ridge
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-10, 1e-20])
+@pytest.mark.parametrize("rows", [1, 60])
+def test_datainf_of_parallel_gradients_does_not_cancel(rows: int, scale: float):
+    generator = torch.Generator().manual_seed(0)
+    one, v = torch.randn(1, 300, generator=generator), torch.randn(3, 300, generator=generator)
+    g = one.expand(rows, -1) * scale
+    found = ESTIMATORS["datainf"](GradientBlock(v * scale, g))
+    torch.testing.assert_close(found.double(), datainf_by_hand(v * scale, g), rtol=1e-3, atol=0)

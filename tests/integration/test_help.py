@@ -55,4 +55,4 @@ def test_next_command_is_quoted_for_a_shell(tmp_path):
         f"--target-modules query,key --correct-only --plant 0.2 --retrain --out '{tmp_path}/a run-retrained'"
     )
     assert second.startswith("python -c 'import pandas; ")
-    assert third == f"head -n 3 '{tmp_path}/a run/removed.jsonl'"
+    assert third == f"head -n 3 '{tmp_path}/a run/cleaned.jsonl'"

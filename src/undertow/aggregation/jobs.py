@@ -74,6 +74,7 @@ class SumJob:
     ) -> None:
         self.request, self.weights, self._bootstrap = request, weights, bootstrap
         ranked = samples if among is None else among
+        self._ranked = ranked
         what = transform(request.how, request.k, ranked)
         self.need: Need = what, "confidence" if request.weigh == "confidence" else "equal"
         self._place = {m: i for i, m in enumerate(request.modules)}
@@ -121,7 +122,7 @@ class SumJob:
     def _weights(self) -> Float[np.ndarray, " module"]:
         if not self.consensus:
             return np.array(self._given)
-        return consensus_weights(np.stack([self._apart[m] for m in self.request.modules]))
+        return consensus_weights(np.stack([self._apart[m][: self._ranked] for m in self.request.modules]))
 
     def answer(self) -> Answer:
         """The score, once every module was taken."""
@@ -146,11 +147,12 @@ def combine(
         queries: how many queries count.
         among: number of samples that ranks were taken among; all by default.
     """
-    weights = consensus_weights(scores) if AGGREGATIONS[how].form == "modules" else np.ones(len(scores))
+    own = scores.shape[1] if among is None else among
+    weights = consensus_weights(scores[:, :own]) if AGGREGATIONS[how].form == "modules" else np.ones(len(scores))
     total = np.zeros(scores.shape[1])
     for weight, score in zip(weights, scores, strict=True):
         total += weight * score
-    return factor(how, len(scores) * queries, scores.shape[1] if among is None else among) * total
+    return factor(how, len(scores) * queries, own) * total
 
 
 def check_request(request: Request, bootstrap: Bootstrap | None = None) -> None:

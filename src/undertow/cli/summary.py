@@ -141,8 +141,8 @@ def _print_files(result: Audit, console: Console) -> None:
     for name, what in (
         ("report.html", "open it in a browser"),
         ("harm.parquet", "every row with its harm"),
-        ("cleaned.jsonl", f"{len(result.cleaned):,} rows to keep, with your labels"),
-        ("removed.jsonl", f"{len(result.removed):,} rows that are left out, to look through"),
+        ("cleaned.jsonl", f"{len(result.cleaned):,} rows, {result.results.remedy}"),
+        ("removed.jsonl", f"{len(result.removed):,} rows that are left out"),
         ("influence.zarr", "the influence tensor"),
     ):
         console.print(f"  {folder / name}  {what}", markup=False, highlight=False, soft_wrap=True)

@@ -23,6 +23,10 @@ class Planted:
     planted: Bool[np.ndarray, " n"]
     original_labels: Int[np.ndarray, " n"]
 
+    def select(self, positions: Int[np.ndarray, " m"]) -> "Planted":
+        """The rows at these 0-based positions, in this order."""
+        return Planted(self.samples.select(positions), self.planted[positions], self.original_labels[positions])
+
 
 def plant_noise(samples: Samples, share: float, *, seed: int) -> Planted:
     """Flips ``round(share * n)`` labels, at least one, each to another class; rows and classes are uniform.

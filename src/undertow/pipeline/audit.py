@@ -11,7 +11,7 @@ import xarray as xr
 from rich.console import Console
 from torch import nn
 
-from undertow.data import Samples
+from undertow.data import Planted, Samples
 from undertow.errors import ConfigError
 from undertow.influence.store import module_keys, open_influence, user_rows
 from undertow.pipeline.controls.margins import audited_margins
@@ -38,7 +38,14 @@ from undertow.pipeline.model import (
     load_candidate,
     train_candidate,
 )
-from undertow.pipeline.outcome import Audit, audit_of, finished_audit, results_of, write_outputs
+from undertow.pipeline.outcome import (
+    Audit,
+    audit_of,
+    finished_audit,
+    results_of,
+    write_findings,
+    write_outputs,
+)
 from undertow.pipeline.ranks import Ranks, current_ranks
 from undertow.pipeline.results import ArmResult
 from undertow.pipeline.retrain import arms_of, compare_arms
@@ -163,6 +170,10 @@ def _stages(run: RunFolder, candidate: Candidate, inputs: Inputs, show: Reporter
     influence = user_rows(everything)
     harm = harm_table(influence, inputs.train, settings, controlled=controlled, reporter=show)
     harm = with_truth(harm, inputs.planted, inputs.train.classes)
+    if settings.retrain and keep:
+        early = results_of(candidate, inputs, influence, harm, (), controlled or why)
+        write_findings(run, audit_of(run, inputs, harm, influence, early, folder=run.path), controlled)
+        show.say(f"{early.verdict} Now models are trained again; the report so far: {run.path / 'report.html'}")
     arms, skipped = _arms(run, candidate, None if planned else trained, inputs, harm, show)
     results = results_of(candidate, inputs, influence, harm, arms, controlled or why, notes=skipped)
     result = audit_of(run, inputs, harm, influence, results, folder=run.path if keep else None)
@@ -275,6 +286,8 @@ def _configuration(model: ModelLike, sources: Mapping[str, Any], settings: Audit
     def named(source: object) -> str | None:
         if source is None or isinstance(source, str | Path):
             return None if source is None else str(source)
+        if isinstance(source, Planted):
+            source = source.samples
         if isinstance(source, Samples):
             return f"in-memory {source.source}"
         return f"in-memory {type(source).__name__}"

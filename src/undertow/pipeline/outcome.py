@@ -151,17 +151,20 @@ def _truncation(influence: xr.Dataset, settings: AuditSettings) -> tuple[str, ..
     )
 
 
+def write_findings(run: RunFolder, result: Audit, controlled: Controlled | None = None) -> None:
+    """Leave tables, cleaned data and report in the run folder, in place of what may lie there of this very run."""
+    if controlled is not None:
+        write_table(controlled.choices, run.path / "choices.parquet")
+        write_table(controlled.cuts, run.path / "cuts.parquet")
+    write_table(result.harm, run.path / "harm.parquet")
+    write_jsonl(result.cleaned, run.path / "cleaned.jsonl")
+    write_jsonl(result.removed, run.path / "removed.jsonl")
+    (run.path / "report.html").unlink(missing_ok=True)
+    result.report(run.path / "report.html")
+
+
 def write_outputs(run: RunFolder, result: Audit, controlled: Controlled | None = None) -> None:
-    """Leave tables, cleaned data, results and report in the run folder."""
+    """Leave everything in the run folder, and mark the run as finished."""
     with run.stage("outputs"):
-        if controlled is not None:
-            write_table(controlled.choices, run.path / "choices.parquet")
-            write_table(controlled.cuts, run.path / "cuts.parquet")
-        temporary = run.path / "harm.parquet.tmp"
-        result.harm.to_parquet(temporary, index=False)
-        temporary.replace(run.path / "harm.parquet")
-        write_jsonl(result.cleaned, run.path / "cleaned.jsonl")
-        write_jsonl(result.removed, run.path / "removed.jsonl")
-        (run.path / "report.html").unlink(missing_ok=True)  # left by an interruption of this very stage
-        result.report(run.path / "report.html")
+        write_findings(run, result, controlled)
     run.sweep()

@@ -132,7 +132,7 @@ def next_steps(asked: Mapping[str, Any], folder: Path | None, retrained: bool) -
     table = json.dumps(str(folder / "harm.parquet"), ensure_ascii=False)  # its double quotes need none of the shell's
     worst = f'import pandas; print(pandas.read_parquet({table}).nsmallest(50, "rank"))'
     steps.append(shlex.join(["python", "-c", worst]))
-    steps.append(shlex.join(["head", "-n", "3", str(folder / "removed.jsonl")]))
+    steps.append(shlex.join(["head", "-n", "3", str(folder / "cleaned.jsonl")]))
     return tuple(steps)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from undertow.data.tokenize import Encoded
 from undertow.errors import TrainingError
 from undertow.gradients import layouts
-from undertow.gradients.collect import collect_gradients, predict
+from undertow.gradients.collect import _sample_losses, collect_gradients, predict
 from undertow.gradients.store import GradientStore
 from undertow.models.architectures import default_lora_targets
 
@@ -302,3 +302,12 @@ def test_many_bad_rows_are_not_all_named():
         model.get_input_embeddings().weight.fill_(torch.nan)
     with pytest.raises(TrainingError, match=r"12 of 12 samples .*positions 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …\)"):
         collected(model, random_rows((3,) * 12))
+
+
+@pytest.mark.parametrize("margin", [10.0, 17.0, 25.0])
+def test_the_loss_of_a_saturated_row_has_the_gradient_of_float64(margin: float):
+    """softmax - one-hot is near 0 there: in float32 it would be the rounding error of 1 - 1."""
+    logits = torch.tensor([[margin, 0.0]], requires_grad=True)
+    _sample_losses(logits, torch.tensor([0])).sum().backward()
+    other = float(torch.tensor(-margin, dtype=torch.float64).sigmoid())
+    torch.testing.assert_close(logits.grad, torch.tensor([[-other, other]]), rtol=1e-5, atol=0)

@@ -196,6 +196,52 @@ def softmax_regression(x: np.ndarray, y: np.ndarray, classes: int) -> Callable[[
     return lambda of: probabilities(found.x, of)
 
 
+def dawid_skene(evidence: Evidence) -> list[float]:
+    """Expectation maximisation from the majority vote, a text and an annotator at a time.
+
+    It stops as crowd-kit does: by the gain of the evidence bound a label, with the prior counted for every label.
+    """
+    assert evidence.texts is not None
+    assert evidence.annotators is not None
+    rows = list(zip(evidence.texts.tolist(), evidence.annotators.tolist(), evidence.labels.tolist(), strict=True))
+    classes, texts, least = sorted({y for _, _, y in rows}), sorted({t for t, _, _ in rows}), 1e-10
+    belief = {t: {c: mean([float(y == c) for s, _, y in rows if s == t]) for c in classes} for t in texts}
+    before = -math.inf
+    prior, errors = _maximised(rows, belief, classes, least)
+    for _ in range(100):
+        for t in texts:
+            own = [(a, y) for s, a, y in rows if s == t]
+            logs = {c: math.log(max(prior[c], least)) + sum(math.log(errors[a, y, c]) for a, y in own) for c in classes}
+            weights = {c: math.exp(v - max(logs.values())) for c, v in logs.items()}
+            belief[t] = {c: w / sum(weights.values()) for c, w in weights.items()}
+        prior, errors = _maximised(rows, belief, classes, least)
+        bound = sum(
+            belief[t][c] * (math.log(errors[a, y, c]) + math.log(max(prior[c], least)))
+            for t, a, y in rows
+            for c in classes
+        ) - sum(max(q, least) * math.log(max(q, least)) for b in belief.values() for q in b.values())
+        if bound / len(rows) - before < 1e-5:
+            break
+        before = bound / len(rows)
+    return [-math.log(max(belief[t][y], 1e-10)) for t, _, y in rows]
+
+
+def _maximised(
+    rows: list[tuple[int, int, int]], belief: dict[int, dict[int, float]], classes: list[int], least: float
+) -> tuple[dict[int, float], dict[tuple[int, int, int], float]]:
+    """Class priors, and how often each annotator gives each label to each true class."""
+    prior = {c: mean([b[c] for b in belief.values()]) for c in classes}
+    counts = {
+        (a, y, c): max(sum(belief[t][c] for t, b, z in rows if (b, z) == (a, y)), least)
+        for a, y in {(a, y) for _, a, y in rows}
+        for c in classes
+    }
+    totals: Counter[tuple[int, int]] = Counter()
+    for (a, _, c), value in counts.items():
+        totals[a, c] += value
+    return prior, {(a, y, c): value / totals[a, c] for (a, y, c), value in counts.items()}
+
+
 def random(evidence: Evidence) -> list[float]:
     """Whatever numpy draws for this seed."""
     generator = np.random.default_rng(evidence.seed)
@@ -213,5 +259,6 @@ BASELINES: dict[str, Callable[[Evidence], list[float]]] = {
     "repsim-plain": repsim_plain,
     "outlier": outlier,
     "confident-learning": confident_learning,
+    "dawid-skene": dawid_skene,
     "random": random,
 }

@@ -21,6 +21,8 @@ class Evidence:
         margins: margin of the logits under the given label, for each epoch of fine-tuning.
         states: hidden state of each sample in one layer.
         gradients: gradient of each sample's loss.
+        texts: the same number for samples of one text.
+        annotators: who or what labelled each sample, as a number.
         query_labels: class index of each query.
         query_states: hidden state of each query in the same layer.
         query_gradients: gradient of each query's loss.
@@ -36,6 +38,8 @@ class Evidence:
     margins: Float[np.ndarray, "epochs n"] | None = None
     states: Float[np.ndarray, "n h"] | None = None
     gradients: Float[np.ndarray, "n d"] | None = None
+    texts: Int[np.ndarray, " n"] | None = None
+    annotators: Int[np.ndarray, " n"] | None = None
     query_labels: Int[np.ndarray, " q"] | None = None
     query_states: Float[np.ndarray, "q h"] | None = None
     query_gradients: Float[np.ndarray, "q d"] | None = None
@@ -60,7 +64,7 @@ class Evidence:
 
     def take(self, rows: Int[np.ndarray, " m"]) -> "Evidence":
         """The same of some of the samples, at these positions."""
-        names = ("labels", "loss", "probabilities", "states", "gradients")
+        names = ("labels", "loss", "probabilities", "states", "gradients", "texts", "annotators")
         held = {name: getattr(self, name) for name in names}
         taken = {name: array[rows] for name, array in held.items() if array is not None}
         margins = None if self.margins is None else self.margins[:, rows]

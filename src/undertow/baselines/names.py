@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from undertow.errors import ConfigError
 
 # What a baseline may need to be collected: one forward pass (predictions, hidden), one backward pass
-# (gradients), or a record kept during fine-tuning (dynamics). Labels are always there.
-NEEDS = ("predictions", "dynamics", "hidden", "gradients")
+# (gradients), a record kept during fine-tuning (dynamics), or the source of each label (annotators). Labels are always
+# there.
+NEEDS = ("predictions", "dynamics", "hidden", "gradients", "annotators")
 
 BASELINE_NEEDS: dict[str, tuple[str, ...]] = {
     "loss": ("predictions",),
@@ -19,6 +20,7 @@ BASELINE_NEEDS: dict[str, tuple[str, ...]] = {
     "repsim-plain": ("hidden",),
     "outlier": ("gradients",),
     "confident-learning": ("hidden",),
+    "dawid-skene": ("annotators",),
     "random": (),
 }
 
@@ -33,6 +35,7 @@ BASELINE_SUMMARIES: dict[str, str] = {
     "repsim-plain": "minus the mean similarity of hidden states to all queries; ignores the labels",
     "outlier": "how far outside the query gradients of its class a one-class SVM puts the sample's gradient",
     "confident-learning": "doubt of a held-out classifier on hidden states in the given label (cleanlab)",
+    "dawid-skene": "improbability of the label given all labels of its text and how each annotator errs (crowd-kit)",
     "random": "random order, the control that every method has to beat",
 }
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from undertow.baselines import confident, outlier, repsim
 from undertow.baselines.confident import confident_learning_harm
+from undertow.baselines.dawid_skene import dawid_skene_harm
 from undertow.baselines.dynamics import aum_harm, forgetting_harm
 from undertow.baselines.evidence import Evidence
 from undertow.baselines.knn import knn_harm
@@ -72,6 +73,7 @@ BASELINES: dict[str, Baseline] = {
             ("states", "labels", "seed"),
             check=lambda labels, _: confident.check_classes(labels),
         ),
+        Baseline("dawid-skene", dawid_skene_harm, ("texts", "annotators", "labels")),
         Baseline("random", random_harm, ("samples", "seed"), label_aware=False),
     )
 }

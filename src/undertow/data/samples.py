@@ -69,6 +69,12 @@ class Samples:
             return None
         return ["" if value is None else str(value) for value in self.table[self.columns.source][:]]
 
+    def text_numbers(self) -> Int[np.ndarray, " n"]:
+        """The same number for rows of the same text, or pair of texts."""
+        pairs = self.text_pairs or [""] * len(self)
+        place: dict[tuple[str, str], int] = {}
+        return np.array([place.setdefault(pair, len(place)) for pair in zip(self.texts, pairs, strict=True)])
+
     @property
     def label_names(self) -> list[str]:
         """Class name of each row."""
@@ -99,5 +105,7 @@ def joined_samples(first: Samples, *others: Samples) -> Samples:
     table = {columns.text: [text for part in parts for text in part.texts]}
     if columns.text_pair:
         table[columns.text_pair] = [text for part in parts for text in part.text_pairs or ()]
+    if columns.source:
+        table[columns.source] = [source for part in parts for source in part.sources or [""] * len(part)]
     labels, rows = (np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "rows"))
     return Samples(Dataset.from_dict(table), columns, first.classes, labels, rows, first.source)

@@ -9,10 +9,11 @@ import torch
 import xarray as xr
 from torch import nn
 
+from undertow.baselines.dawid_skene import check_annotated
 from undertow.baselines.evidence import Evidence
 from undertow.baselines.names import BASELINE_NEEDS, needing_baselines
-from undertow.data import Encoded
-from undertow.errors import ConfigError
+from undertow.data import Encoded, Samples
+from undertow.errors import ConfigError, DataError
 from undertow.gradients.collect import Predictions
 from undertow.gradients.hidden import hidden_states
 from undertow.gradients.layouts import Layout
@@ -29,6 +30,7 @@ def baseline_harms(
     *,
     pad_id: int,
     seed: int,
+    annotators: tuple[np.ndarray, np.ndarray] | None = None,
     margins: np.ndarray | None,
     canaries: np.ndarray | None = None,
     rows: int | None = None,
@@ -49,6 +51,7 @@ def baseline_harms(
         predictions: of queries and of samples.
         pad_id: token that pads.
         seed: for baselines that draw.
+        annotators: a number for each sample's text, and for who or what labelled it; None where that is not known.
         margins: margins of the samples during training, [epochs, n], as `training_margins` gives them.
         canaries: positions of the samples that stand once more behind the rows, with another label.
         rows: the first so many samples are the user's; behind them stand canaries, then anchors. All by default.
@@ -70,6 +73,8 @@ def baseline_harms(
         "loss": predictions[1].loss,
         "probabilities": predictions[1].probabilities,
         "margins": margins,
+        "texts": None if annotators is None else annotators[0],
+        "annotators": None if annotators is None else annotators[1],
         "seed": seed,
     }
     if "hidden" in needs:
@@ -122,6 +127,25 @@ def check_followed(names: Sequence[str], *, trained_here: bool) -> None:
             f"The baseline {follows[0]} reads the margins of each row during fine-tuning, and this model is not "
             f"fine-tuned here. Pass --finetune always, or leave out {' and '.join(follows)}."
         )
+
+
+def annotations(names: Sequence[str], samples: Samples) -> tuple[np.ndarray, np.ndarray] | None:
+    """A number for the text and one for the source of each sample, where a baseline reads them; else None.
+
+    Raises:
+        DataError: when there is no column of sources, or no text has several labels.
+    """
+    asking = needing_baselines(names, "annotators")
+    if not asking:
+        return None
+    if samples.sources is None:
+        raise DataError(
+            f"The baseline {asking[0]} compares annotators, and no column names who labelled a row. Name it with "
+            "--source-column, or leave this baseline out."
+        )
+    found = samples.text_numbers(), np.unique(np.array(samples.sources), return_inverse=True)[1]
+    check_annotated(*found)
+    return found
 
 
 def training_margins(names: Sequence[str], file: Path | None, samples: int) -> np.ndarray | None:

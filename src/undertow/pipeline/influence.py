@@ -29,7 +29,7 @@ from undertow.influence.words import word_dataset
 from undertow.models.groups import select_modules
 from undertow.models.loading import weights_fingerprint
 from undertow.models.modules import TrackedModule, tracked_modules
-from undertow.pipeline.baselines import baseline_harms, check_room, training_margins
+from undertow.pipeline.baselines import annotations, baseline_harms, check_room, training_margins
 from undertow.pipeline.cancellation import keep_cancellation
 from undertow.pipeline.coverage import coverage
 from undertow.pipeline.gradients import Job, Places, forget_trail, memory_budget, take_gradients, take_trail
@@ -92,6 +92,7 @@ def influence_step(
         raise ConfigError(f"{me.count} processes exchange gradients and influence through files. Pass places= to them.")
     check_labels(settings.baselines, train.labels, queries.labels)
     margins = training_margins(settings.baselines, where.dynamics, len(train))
+    annotators = annotations(settings.baselines, train)
     model = model.to(device_of(settings, me.local))
     modules = modules_of(model, settings)
     encoded = [encode(side, tokenizer, settings.max_length) for side in (queries, train)]
@@ -138,7 +139,9 @@ def influence_step(
         },
         coords={"class": np.array(train.classes, dtype=str)},
     )
-    variables = xr.merge([variables, _words(job, stores, known), _baselines(job, stores, margins, canaries, watch)])
+    variables = xr.merge(
+        [variables, _words(job, stores, known), _baselines(job, stores, margins, annotators, canaries, watch)]
+    )
     influence = writer.finish(variables)
     forget_trail(trail)
     me.wait()
@@ -164,6 +167,7 @@ def _baselines(
     job: Job,
     stores: tuple[GradientStore, GradientStore],
     margins: np.ndarray | None,
+    annotators: tuple[np.ndarray, np.ndarray] | None,
     canaries: np.ndarray | None,
     watch: Stopwatch,
 ) -> xr.Dataset:
@@ -175,6 +179,7 @@ def _baselines(
         (predictions(stores[0]), predictions(stores[1])),
         pad_id=job.pad_id,
         seed=job.settings.seed,
+        annotators=annotators,
         margins=margins,
         canaries=canaries,
         rows=job.rows,

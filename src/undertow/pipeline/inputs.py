@@ -29,6 +29,7 @@ from undertow.data import (
 )
 from undertow.data.sampling import sampled_rows
 from undertow.errors import ConfigError, ModelError
+from undertow.pipeline.baselines import annotations
 from undertow.pipeline.settings import AuditSettings
 
 Source: TypeAlias = str | Path | Dataset | pd.DataFrame | Samples | Planted
@@ -138,6 +139,7 @@ def load_inputs(
     planted = plant_noise(given, settings.plant, seed=settings.seed) if settings.plant else truth
     if truth is not None and kept is not None:
         planted = truth.select(kept)
+    annotations(settings.baselines, given)
     check_labels(settings.baselines, planted.samples.labels if planted else given.labels, asked.labels)
     samples = {"training": given, **others}
     return Inputs(

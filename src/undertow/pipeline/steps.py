@@ -186,6 +186,10 @@ def check_libraries(settings: AuditSettings) -> None:
         from undertow.baselines import confident
 
         confident.check_library()
+    if "dawid-skene" in settings.baselines:
+        from undertow.baselines import dawid_skene
+
+        dawid_skene.check_library()
 
 
 def check_device(settings: AuditSettings) -> None:

@@ -22,7 +22,7 @@ RATES = {"a": 0.02, "b": 0.05, "c": 0.1, "d": 0.5}
 def test_rates_are_found_worst_first_and_intervals_hold():
     names, wrong, p = simulated(RATES, 150)
     found = source_rates(p, names)
-    assert [source.name for source in found][0] == "d"
+    assert found[0].name == "d"
     for source in found:
         true = wrong[np.array(names) == source.name].mean()
         assert source.rows == 150

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from undertow.cli.main import app
+from undertow.cli.main import app, with_values
 
 from . import tiny
 
@@ -50,7 +50,7 @@ def test_documentation_has_examples():
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda v: v if v.endswith(".md") else "")
 def test_commands_run(page, command, workplace, capsys):
-    arguments = shlex.split(command)[1:]
+    arguments = with_values(shlex.split(command)[1:])
     if arguments[0] in LOOKS:
         app([*AUDIT, "--out", arguments[1]], standalone_mode=False)
         app(arguments, standalone_mode=False)
@@ -62,6 +62,10 @@ def test_commands_run(page, command, workplace, capsys):
         if arguments[0] == "restore":
             app(["decide", "runs/first", "--out", arguments[1]], standalone_mode=False)
         app(arguments, standalone_mode=False)
+        assert (workplace / arguments[arguments.index("--out") + 1]).is_file()
+        return
+    if arguments[0] == "sample":
+        app([*arguments[:2], "--rows", "20", *arguments[4:]], standalone_mode=False)
         assert (workplace / arguments[arguments.index("--out") + 1]).is_file()
         return
     # Ten epochs are the paper's; two are enough to see that the command runs.

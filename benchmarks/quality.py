@@ -30,7 +30,7 @@ import pandas as pd
 from common import bundled_minilm, bundled_smollm2, glue
 from quality_grid import ESTIMATORS, GROUPS, ways
 from quality_tables import GRID, write_tables
-from undertow.baselines.names import BASELINE_NAMES
+from undertow.baselines.names import BASELINE_NAMES, needing_baselines
 from undertow.data import Samples, split_validation, stratified_subset
 from undertow.metrics.noise import auroc, detection_table, noise_detection
 from undertow.models.groups import available_groups
@@ -39,6 +39,8 @@ from undertow.pipeline.outcome import Audit
 from undertow.pipeline.scorer import Scorer, Scoring
 from undertow.pipeline.settings import AuditSettings
 
+# These data name no annotators.
+BASELINES = tuple(b for b in BASELINE_NAMES if b not in needing_baselines(BASELINE_NAMES, "annotators"))
 MODELS = {"minilm": bundled_minilm, "smollm2": bundled_smollm2}
 TASKS = ("sst2", "cola", "mrpc", "qnli", "rte")
 NOISE = 0.2
@@ -117,7 +119,7 @@ def run_audit(data: Path, cell: Cell, out: Path) -> Audit:
     train, selection, queries = parts(data, cell)
     settings = AuditSettings(
         estimators=ESTIMATORS,
-        baselines=BASELINE_NAMES,
+        baselines=BASELINES,
         plant=NOISE,
         epochs=cell.size.epochs,
         learning_rate=1e-3 if cell.task == "rte" else 3e-4,
@@ -144,7 +146,7 @@ def harms(result: Audit) -> dict[tuple[str, str, str], np.ndarray]:
                     estimator, tuple(members), way.how, way.k, way.only, way.weigh
                 )
     found = {name: s.harm for name, s in zip(asked, scorer.scores(list(asked.values())), strict=True)}
-    return {(b, "", ""): result.harm[f"baseline_{b}"].to_numpy(np.float64) for b in BASELINE_NAMES} | found
+    return {(b, "", ""): result.harm[f"baseline_{b}"].to_numpy(np.float64) for b in BASELINES} | found
 
 
 def measures(harm: np.ndarray, planted: np.ndarray, *, interval: bool) -> dict[str, float]:

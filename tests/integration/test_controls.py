@@ -134,7 +134,7 @@ def test_the_stages_are_measured_and_said(made):
     assert "Look through" in made.outcome.said
     page = (made.folder / "report.html").read_text()
     assert '<section id="controls"' in page
-    assert "probes and fine-tuned model together" in page
+    assert "probes and model together" in page
     assert "cosine, the loss, and probes before fine-tuning" in page
 
 

@@ -9,6 +9,7 @@ from datasets import Dataset
 from jaxtyping import Bool
 
 from undertow.data import Samples
+from undertow.data.columns import kind_of
 from undertow.data.labels import read_labels
 from undertow.errors import DataError
 
@@ -52,11 +53,16 @@ def advised(harm: pd.DataFrame) -> str:
 
 
 def label_values(samples: Samples) -> dict[str, object]:
-    """The user's own value of each class that the user's label column holds."""
+    """The user's own value of each class that the user's label column holds, or could hold."""
     column = samples.columns.label
+    kind = kind_of(samples.table, column)
     first: dict[str, object] = {}
+    if kind == "text":
+        first = {name: name for name in samples.classes}
+    if kind == "class":
+        first = {name: i for i, name in enumerate(samples.table.features[column].names)}
     for name, value in zip(read_labels(samples.table, column).names, samples.table[column][:], strict=True):
-        first.setdefault(name, value)
+        first[name] = value
     return first
 
 

@@ -9,7 +9,8 @@ from undertow.controls.transitions import likeliest_other
 from undertow.data import Planted, Samples
 from undertow.influence.store import covered_groups, deciding_modules, module_keys
 from undertow.models.groups import available_groups
-from undertow.pipeline.controls.stage import Controlled, control_columns
+from undertow.pipeline.controls.columns import control_columns
+from undertow.pipeline.controls.stage import Controlled
 from undertow.pipeline.harm import group_harm
 from undertow.pipeline.settings import DEFAULT_CUT, AuditSettings
 from undertow.progress import Reporter
@@ -30,7 +31,7 @@ def harm_table(
     (1 = most harmful), flagged (to be looked through), removed (left out of the cleaned set), harm_<group> for each
     layer group, and baseline_<name> for each baseline. ``controlled`` says the harm of each row, how many are flagged
     and removed, and the label to suggest for each, where there are control rows, and adds the columns of
-    `undertow.pipeline.controls.stage.control_columns`; else all flagged rows are removed.
+    `undertow.pipeline.controls.columns.control_columns`; else all flagged rows are removed.
 
     Raises:
         ConfigError: when the settings' layers select no module.

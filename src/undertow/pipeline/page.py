@@ -94,8 +94,8 @@ def _judged(judged: JudgedResult, used: str) -> Judged:
 def harm_name(name: str) -> str:
     """A harm as a reader knows it."""
     known = {
-        "stack": "probes and fine-tuned model together",
-        "probe": "probes before fine-tuning",
+        "stack": "probes and model together",
+        "probe": "probes alone",
         ASKED: "as you chose",
     }
     return known.get(name, name)

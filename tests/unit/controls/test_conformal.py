@@ -119,3 +119,13 @@ def test_probabilities_fall_with_the_score_and_match_the_truth():
     assert (np.diff(found[np.argsort(rows)]) >= 0).all()
     sure = found > 0.5
     assert wrong[sure].mean() == pytest.approx(found[sure].mean(), abs=0.05)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.2])
+def test_clean_data_is_flagged_at_most_as_often_as_the_rate_says(rate):
+    """Where all rows are good, every discovery is false: one is made with a probability of at most the rate."""
+    random, flagged = np.random.default_rng(6), 0
+    for _ in range(200):
+        p = p_values(random.normal(size=500), plain(random.normal(size=100)))
+        flagged += discoveries(p, rate, null_share(p)) > 0
+    assert flagged / 200 <= rate

@@ -1,5 +1,7 @@
 """What is done with rows, in the user's own columns and values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,6 +64,16 @@ def test_labels_are_replaced_in_the_users_own_values(labels, features, expected)
     assert list(cleaned["label"][:]) == expected
     assert cleaned.features == rows.table.features
     assert len(removed) == 0
+
+
+def test_a_class_that_no_row_carries_can_be_suggested():
+    rows = samples(["a", "b", "a", "b"])
+    rows = replace(rows, classes=("a", "b", "c"))
+    cleaned, _ = cleaned_rows(rows, TABLE.assign(suggested_label=["c", None, None, None]), "relabelled")
+    assert list(cleaned["label"][:]) == ["c", "b", "a", "b"]
+    numbers = replace(samples([0, 1, 0, 1]), classes=("0", "1", "2"))
+    with pytest.raises(DataError, match="No row carries the label '2'"):
+        cleaned_rows(numbers, TABLE.assign(suggested_label=["2", None, None, None]), "relabelled")
 
 
 def test_dropping_and_weighing():

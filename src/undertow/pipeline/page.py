@@ -50,7 +50,7 @@ def report_data(harm: pd.DataFrame, results: Results, manifest: Mapping[str, Any
         curves=tuple(_curve(name, c) for name, c in detection_curves(harm).items()),
         arms=tuple(_arm(a) for a in results.arms),
         remedy=results.remedy,
-        evaluated_on=results.evaluated_on if results.arms else "",
+        evaluated_on=f"Compared on {results.evaluated_on}." if results.arms else "",
         notes=(*results.notes, *results.detected),
         stages=tuple(Stage(name, s["seconds"], s["peak_memory_mb"]) for name, s in manifest["stages"].items()),
         configuration={k: _shown(v) for k, v in asked.items()},

@@ -25,7 +25,9 @@ def cards(data: ReportData) -> list[Card]:
     share = f"of {count(n)} rows, {percent(flagged / n)}"
     removed = int(data.harm["removed"].sum())
     if removed < flagged:
-        share += f"; {count(removed)} of them are left out of the cleaned set"
+        left_out = data.remedy in ("", "dropped")
+        what = "are left out of the cleaned set" if left_out else "are sure enough to be acted on unseen"
+        share += f"; {count(removed)} of them {what}"
     found = [Card("Flagged", count(flagged), share, "flagged" if flagged else "")]
     found += [_planted_card(data)] if data.truth_known else _doubt_card(data)
     return [*found, *_accuracy_card(data), *_ndr_card(data)]

@@ -179,6 +179,7 @@ def test_summary_says_what_was_measured(build: Build) -> None:
 def test_summary_says_what_is_left_out_of_what_is_flagged(build: Build) -> None:
     assert "5 of them are left out of the cleaned set" in render(build(flagged=12, removed=5))
     assert "left out of the cleaned set" not in render(build(flagged=12))
+    assert "left out of the cleaned set" not in render(build(flagged=12, removed=5, remedy="relabelled"))
 
 
 def test_rows_are_shown_worst_first(build: Build) -> None:

@@ -60,17 +60,19 @@ class Case:
     trusted: int = 300
     model: str = "minilm"
     retrain: bool = False
+    again: bool = False
 
     @property
     def name(self) -> str:
         """Name of its file."""
         noise = "real" if self.kind == "real" else f"{self.kind}-{self.level:g}"
-        return f"{self.model}-{noise}-{self.data}-{self.seed}-{self.rows}-{self.trusted}"
+        again = "-again" if self.again else ""
+        return f"{self.model}-{noise}-{self.data}-{self.seed}-{self.rows}-{self.trusted}{again}"
 
     def load(self, folder: Path) -> Noisy:
         """Its data."""
         if self.kind == "real":
-            return real(folder / "real" / self.data, self.seed, self.rows, self.trusted)
+            return real(folder / "real" / self.data, self.seed, self.rows, self.trusted, again=self.again)
         return planted(folder / "glue", self.data, self.kind, self.level, self.seed, self.rows, self.trusted)
 
 
@@ -82,6 +84,8 @@ def cases() -> Iterator[Case]:
     for name in REAL:
         for trusted in (150, 600):
             yield Case(name, "real", 0, 2, trusted=trusted)
+    for name in REAL:
+        yield Case(name, "real", 0, 2, again=True)
     for rows in (1000, 4000):
         yield Case("mturk-sentiment", "real", 0, 2, rows)
     for kind, level in PLANTED:
@@ -108,6 +112,7 @@ def run_case(case: Case, data: Path, runs: Path) -> dict[str, Any]:
     )
     model = str({"minilm": bundled_minilm, "smollm2": bundled_smollm2}[case.model]())
     result = audit(model, noisy.train, noisy.trusted, out=folder, settings=settings, progress=False)
+    noisy = noisy.select(result.harm["row"].to_numpy())  # rows that were labelled again are not audited
     found = {**asdict(case), **measures(result, noisy, Probed.load(folder / PROBES))}
     if case.retrain:
         found["accuracy"] = accuracies(model, noisy, result, settings, folder)

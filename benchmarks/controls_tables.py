@@ -23,13 +23,16 @@ def _noise(f: dict[str, Any]) -> str:
     if f["kind"] != "real" and f["level"] == 0:
         noise = "clean"
     model = "" if f["model"] == "minilm" else ", SmolLM2"
-    return f"{f['data']}, {noise}{model}, {f['rows']:,} rows, {f['trusted']} trusted, seed {f['seed']}"
+    trusted = f"{f['trusted']} {'labelled again' if f.get('again') else 'trusted'}"
+    return f"{f['data']}, {noise}{model}, {f['rows']:,} rows, {trusted}, seed {f['seed']}"
 
 
 def _kinds(found: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
     noisy = [f for f in found if f["true share"] > 0]
+    real = [f for f in noisy if f["kind"] == "real"]
     groups = [
-        ("real", [f for f in noisy if f["kind"] == "real"]),
+        ("real, validation rows trusted", [f for f in real if not f.get("again")]),
+        ("real, rows labelled again", [f for f in real if f.get("again")]),
         ("planted", [f for f in noisy if f["kind"] != "real"]),
     ]
     return [(name, some) for name, some in groups if some]

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from common import glue
 from undertow.data import Samples, load_samples, plant_noise, stratified_subset
+from undertow.data.sampling import ROW
 
 # Share of one-sided flips that fall on the first class.
 ONE_CLASS = 0.8
@@ -33,6 +34,10 @@ class Noisy:
     test: Samples
     gold: np.ndarray
 
+    def select(self, rows: np.ndarray) -> "Noisy":
+        """The same with some of the training rows."""
+        return replace(self, train=self.train.select(rows), gold=self.gold[rows])
+
     @property
     def wrong(self) -> np.ndarray:
         """Whether each training label is wrong."""
@@ -40,8 +45,11 @@ class Noisy:
         return found
 
 
-def real(folder: Path, seed: int, rows: int, trusted: int) -> Noisy:
-    """A set whose training rows carry ``label`` as it came about and ``gold``; other splits hold gold labels."""
+def real(folder: Path, seed: int, rows: int, trusted: int, *, again: bool = False) -> Noisy:
+    """A set whose training rows carry ``label`` as it came about and ``gold``; other splits hold gold labels.
+
+    Trusted rows are validation rows, or with ``again`` training rows labelled again, by their gold labels.
+    """
     random = np.random.default_rng(seed)
     parts = {name: _lines(folder / f"{name}.jsonl") for name in ("train", "validation", "test")}
     train = [parts["train"][i] for i in np.sort(random.permutation(len(parts["train"]))[:rows])]
@@ -52,6 +60,11 @@ def real(folder: Path, seed: int, rows: int, trusted: int) -> Noisy:
     first = _samples(train, "training")
     others = [_samples(part, "trusted", first) for part in (chosen, [r for r in parts["test"] if r["label"] in known])]
     gold = np.array([first.classes.index(row["gold"]) for row in train])
+    if again:
+        chosen = random.permutation(len(train))[:trusted].tolist()
+        table = {"text": [train[i]["text"] for i in chosen], "label": [train[i]["gold"] for i in chosen], ROW: chosen}
+        known = load_samples(Dataset.from_dict(table), text="text", label="label", classes=first.classes)
+        return Noisy(first, known, others[1], gold)
     return Noisy(first, others[0], others[1], gold)
 
 

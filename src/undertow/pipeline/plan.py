@@ -33,8 +33,8 @@ from undertow.progress import Reporter, Silent
 
 # Seconds that the model is tried for.
 PROBE = 10.0
-# Seconds that the trial of all choices takes for each influence of the tensor, on two cores.
-_TRIAL = 1.5e-7
+# Seconds that the scores of all layer groups take for each influence of the tensor, on two cores.
+_SCORES = 6e-8
 # Part of the time of a forward and backward pass that the forward pass takes.
 _FORWARD = 1 / 3
 
@@ -81,7 +81,7 @@ class Plan:
         training_seconds: estimated fine-tuning, 0 where none is needed; with --retrain, of all models.
         gradient_seconds: estimated gradients of samples and queries.
         product_seconds: estimated products of all estimators.
-        calibration_seconds: estimated trial of all choices on the canaries, and probes.
+        calibration_seconds: estimated probes before fine-tuning, and scores of all layer groups.
         notes: what a user should know.
     """
 
@@ -198,10 +198,10 @@ def _audited(inputs: Inputs, canaries: int, anchors: int, tokenizer: Any, settin
 def _calibration(
     modules: int, samples: Encoded, queries: Encoded, selection: int, rate: float, settings: AuditSettings
 ) -> float:
-    """Seconds of the trial of all choices, and of the forward pass before fine-tuning that probes look at."""
-    trial = _TRIAL * len(settings.estimators) * modules * len(queries) * len(samples)
+    """Seconds of the scores of all layer groups, and of the forward pass before fine-tuning that probes look at."""
+    scores = _SCORES * len(settings.estimators) * modules * len(queries) * len(samples)
     tokens = samples.lengths.sum() + queries.lengths.sum() + selection * queries.lengths.mean()
-    return float(trial + _FORWARD * tokens / rate)
+    return float(scores + _FORWARD * tokens / rate)
 
 
 def _probe(

@@ -107,6 +107,36 @@ def test_remedies_are_compared_and_the_winner_is_carried_out(made):
         assert arm["difference_low"] <= arm["difference"] <= arm["difference_high"]
 
 
+def test_a_source_can_be_acted_on_alone(made, tmp_path):
+    outcome = undertow("decide", made.folder, "--source", "careless", "--above", 0, "--out", tmp_path / "without.csv")
+    assert outcome.code == 0, outcome.err
+    kept = pd.read_csv(tmp_path / "without.csv")
+    assert "careless" not in set(kept["annotator"])
+    assert len(kept) == ROWS - ROWS // 4
+    some = undertow("decide", made.folder, "--source", "careless", "--action", "review", "--out", tmp_path / "some.csv")
+    assert some.code == 0, some.err
+    marked = pd.read_csv(tmp_path / "some.csv")
+    assert set(marked.loc[marked["undertow_action"] == "review", "annotator"]) == {"careless"}
+    unknown = undertow("decide", made.folder, "--source", "nobody", "--out", tmp_path / "none.csv")
+    assert "No row is of the source nobody" in unknown.complaint
+
+
+def test_annotators_of_the_same_texts_are_compared(place, tmp_path):
+    rows = tiny.rows(40, seed=5)
+    three = pd.concat([rows.assign(annotator=name) for name in ("a", "b", "c")], ignore_index=True)
+    wrong = (three["annotator"] == "c") & (np.arange(120) % 3 == 0)
+    three.loc[wrong, "label"] = [{"praise": "blame"}.get(label, "praise") for label in three.loc[wrong, "label"]]
+    tiny.write(three, tmp_path / "three.csv")
+    files = ("--model", place("bert"), "--train", tmp_path / "three.csv", "--validation", place("validation.jsonl"))
+    found = run(tmp_path / "run", *files, *QUICK, "--baseline", "dawid-skene")
+    harm = pd.read_parquet(found.folder / "harm.parquet")["baseline_dawid-skene"]
+    assert harm[wrong].min() > harm[~wrong].max()
+    alone = undertow(
+        "audit", *files, *QUICK, "--source-column", "none", "--baseline", "dawid-skene", "--out", tmp_path / "x"
+    )
+    assert "no column names who labelled a row" in alone.complaint
+
+
 def test_flagged_rows_name_queries_against_them(made):
     table = pd.read_parquet(made.folder / "harm.parquet")
     queries = set(open_influence(made.folder / "influence.zarr")["query"].values.tolist())

@@ -22,9 +22,14 @@ FOLLOW_A_TRAINING = ("aum", "forgetting")
 
 @pytest.fixture(scope="module")
 def every(place, tmp_path_factory):
-    """Fine-tuned in the audit, with planted noise."""
+    """Fine-tuned in the audit, with planted noise, and every text labelled by two annotators."""
+    folder = tmp_path_factory.mktemp("annotated")
+    rows = tiny.rows(30, seed=1)
+    tiny.write(pd.concat([rows.assign(annotator=name) for name in ("a", "b")]), folder / "train.csv")
+    arguments = list(quick(place))
+    arguments[arguments.index("--train") + 1] = folder / "train.csv"
     more = ("--epochs", 3, "--plant", 0.2, "--baseline", ",".join(BASELINE_NAMES))
-    return run(tmp_path_factory.mktemp("baselines") / "run", *quick(place), *more)
+    return run(folder / "run", *arguments, *more)
 
 
 def test_every_baseline_in_one_command(every):

@@ -296,29 +296,33 @@ def test_in_memory(place, files):
 
 
 def test_rows_that_were_labelled_again_are_trusted_and_say_how_much_is_wrong(files, tmp_path):
-    sample = tmp_path / "sample.csv"
-    drawn = undertow("sample", files[3], "--rows", 200, "--out", sample)
+    sample, larger = tmp_path / "sample.csv", tmp_path / "larger.csv"
+    train = pd.read_csv(files[3])
+    train = pd.concat([train, train[:200]], ignore_index=True)
+    wrong = np.concatenate([truly_wrong(), truly_wrong()[:200]])
+    train.to_csv(larger, index=False)
+    drawn = undertow("sample", larger, "--rows", 200, "--out", sample)
     assert drawn.code == 0, drawn.err
     assert "Next: fill in the column 'label'" in drawn.out
     careful = pd.read_csv(sample)
     assert careful["label"].isna().all()
-    train = pd.read_csv(files[3])
     other = {"praise": "blame", "blame": "praise"}
     old = train["label"][careful["undertow_row"]].tolist()
-    bad = truly_wrong()[careful["undertow_row"]]
-    careful["label"] = [other[label] if wrong else label for label, wrong in zip(old, bad, strict=True)]
+    bad = wrong[careful["undertow_row"]]
+    careful["label"] = [other[label] if is_bad else label for label, is_bad in zip(old, bad, strict=True)]
     careful.to_csv(sample, index=False)
-    found = run(tmp_path / "again", *files[:5], sample, *files[6:])
+    found = run(tmp_path / "again", *files[:3], larger, files[4], sample, *files[6:])
     results = manifest(found.folder)["results"]
     value, low, high = results["labelled_again"]
     assert value == pytest.approx(bad.mean())
-    assert low < truly_wrong().mean() < high
+    assert low < wrong.mean() < high
+    assert results["controls"]["effective"] == pytest.approx((~bad).sum())  # good rows of the sample, without weights
     assert "labelled again with care" in found.outcome.said
     harm = pd.read_parquet(found.folder / "harm.parquet")
-    assert set(harm["row"]) == set(range(ROWS)) - set(careful["undertow_row"])
+    assert set(harm["row"]) == set(range(len(train))) - set(careful["undertow_row"])
     decided = undertow("decide", found.folder, "--action", "review", "--out", tmp_path / "decided.csv")
     assert decided.code == 0, decided.err
-    again = undertow("sample", files[3], "--out", sample)
+    again = undertow("sample", larger, "--out", sample)
     assert "is not overwritten" in again.complaint
 
 

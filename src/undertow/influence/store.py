@@ -160,8 +160,8 @@ def open_influence(path: Path) -> xr.Dataset:
 
 def row_count(influence: xr.Dataset) -> int:
     """Number of the user's rows, which stand before all control rows."""
-    if "control" not in influence.coords:
-        return int(influence.sizes["sample"])
+    if "control" not in influence.coords:  # of an older version, whose canaries have row ids below 0
+        return int((influence["sample"].values >= 0).sum())
     return int((influence["control"].values == ROW).sum())
 
 

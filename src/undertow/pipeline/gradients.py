@@ -76,7 +76,7 @@ def _collected(job: Job, name: str, encoded: Encoded, folder: Path | None) -> Gr
     identity = None
     if folder is not None:
         precision = str(compute_dtype(settings, device_of(settings, job.ranks.local)))
-        identity = {"model": job.weights, "pad": job.pad_id, "computed in": precision}
+        identity = {"model": job.weights, "pad": job.pad_id, "computed in": precision, "loss in": "float64"}
 
     def store() -> GradientStore:
         return GradientStore(job.layouts, encoded, folder=folder, memory=budget, dtype=dtype, identity=identity)

@@ -46,11 +46,13 @@ class Again:
         rows: how many.
         wrong: row ids, in the trusted source, of those whose old label differs.
         share: share of wrong old labels, with its exact 95% interval.
+        alone: whether all rows of the trusted source are such rows.
     """
 
     rows: int
     wrong: frozenset[int]
     share: tuple[float, float, float]
+    alone: bool
 
     @property
     def note(self) -> str:
@@ -166,7 +168,7 @@ def _labelled_again(train: Samples, trusted: Samples) -> tuple[np.ndarray | None
     wrong = known[train.labels[places[known]] != trusted.labels[known]]
     kept = np.setdiff1d(np.arange(len(train)), places[known])
     share = exact_interval(len(wrong), len(known))
-    return kept, Again(len(known), frozenset(trusted.rows[wrong].tolist()), share)
+    return kept, Again(len(known), frozenset(trusted.rows[wrong].tolist()), share, len(known) == len(trusted))
 
 
 def _check_aggregation(train: Samples, queries: Samples, settings: AuditSettings) -> None:

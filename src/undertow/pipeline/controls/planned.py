@@ -108,7 +108,9 @@ def plan_controls(
     file = run.path / PROBES
     if not run.done("probes"):
         with run.stage("probes"):
-            probe_step(start, inputs.train, _trusted(inputs), _good(inputs), settings, show).save(file)
+            probe_step(start, inputs.train, _trusted(inputs), _good(inputs), settings, show, drawn=_drawn(inputs)).save(
+                file
+            )
     return planned_controls(Probed.load(file), inputs, settings, trained_here=trained_here)
 
 
@@ -138,6 +140,11 @@ def _good(inputs: Inputs) -> Bool[np.ndarray, " trusted"]:
     """Which trusted rows stand for good training rows."""
     wrong = frozenset() if inputs.again is None else inputs.again.wrong
     return np.array([row not in wrong for part in _trusted(inputs) for row in part.rows.tolist()])
+
+
+def _drawn(inputs: Inputs) -> bool:
+    """Whether all trusted rows are a random sample of the training rows."""
+    return inputs.again is not None and inputs.again.alone and inputs.queries.source == inputs.selection.source
 
 
 def _trusted(inputs: Inputs) -> tuple[Samples, ...]:

@@ -96,6 +96,8 @@ def probe_step(
     good: Bool[np.ndarray, " trusted"],
     settings: AuditSettings,
     reporter: Reporter | None = None,
+    *,
+    drawn: bool = False,
 ) -> Probed:
     """Fit probes on hidden states before fine-tuning, and predict every row without its own label.
 
@@ -106,6 +108,7 @@ def probe_step(
         good: which of the trusted rows stand for good training rows.
         settings: maximum length, device, seed.
         reporter: shows progress.
+        drawn: whether the trusted rows are a random sample of the training rows, so that they need no weights.
     """
     parts = (train, *trusted)
     model = start.base().to(device_of(settings))
@@ -114,7 +117,11 @@ def probe_step(
     states = np.concatenate([values for values, _ in found], axis=1)
     lengths = np.concatenate([counts for _, counts in found])
     labels = np.concatenate([part.labels for part in parts])
-    return probed(states, lengths, labels, good, len(train.classes), seed=settings.seed, reporter=reporter)
+    result = probed(states, lengths, labels, good, len(train.classes), seed=settings.seed, reporter=reporter)
+    if not drawn:
+        return result
+    even = replace(result.shift, rows=np.ones(len(train)), trusted=good.astype(np.float64))
+    return replace(result, shift=even)
 
 
 def _mean_states(

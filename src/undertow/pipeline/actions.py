@@ -47,9 +47,9 @@ def gathered(harm: pd.DataFrame) -> bool:
 
 def advised(harm: pd.DataFrame) -> str:
     """The action that follows from what is wrong, where none was measured."""
-    if not harm["flagged"].any():
-        return AS_GIVEN
-    return RELABELLED if gathered(harm) and likelier_labels(harm).any() else DROPPED
+    if gathered(harm) and likelier_labels(harm).any():
+        return RELABELLED
+    return DROPPED if harm["removed"].any() else AS_GIVEN
 
 
 def label_values(samples: Samples) -> dict[str, object]:
@@ -64,6 +64,13 @@ def label_values(samples: Samples) -> dict[str, object]:
     for name, value in zip(read_labels(samples.table, column).names, samples.table[column][:], strict=True):
         first[name] = value
     return first
+
+
+def relabelled_rows(samples: Samples, harm: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+    """Flagged rows whose suggested label is likelier right, and has a value in the user's column."""
+    known = harm["suggested_label"].isin(list(label_values(samples))).to_numpy()
+    result: np.ndarray = likelier_labels(harm) & known
+    return result
 
 
 def with_labels(samples: Samples, rows: Bool[np.ndarray, " n"], names: list[Any]) -> Dataset:
@@ -96,20 +103,18 @@ def cleaned_rows(samples: Samples, harm: pd.DataFrame, action: str) -> tuple[Dat
     Args:
         samples: the training rows, in the order of the harm table.
         harm: the harm table.
-        action: dropped, relabelled, down-weighted (adds the column ``weight``) or as given.
-
-    Raises:
-        DataError: when the user has a column ``weight`` of their own.
+        action: dropped, relabelled, down-weighted (adds the column ``weight``, or ``undertow_weight`` where that is
+            taken) or as given. A row whose label was planted keeps the user's own.
     """
     table, nothing = samples.table, samples.table.select([])
     if action == DROPPED:
         removed = harm["removed"].to_numpy(bool)
         return table.select(np.flatnonzero(~removed)), table.select(np.flatnonzero(removed))
     if action == RELABELLED:
-        return with_labels(samples, likelier_labels(harm), harm["suggested_label"].tolist()), nothing
+        own = np.array(read_labels(table, samples.columns.label).names) == np.array(samples.label_names)
+        return with_labels(samples, relabelled_rows(samples, harm) & own, harm["suggested_label"].tolist()), nothing
     if action == WEIGHTED:
-        if WEIGHT in table.column_names:
-            raise DataError(f"The data already has the column {WEIGHT}. Rename it, as undertow adds one of this name.")
-        arrow = table.with_format("arrow")[:].append_column(WEIGHT, pa.array((1 - harm["wrong"]).tolist()))
+        name = f"undertow_{WEIGHT}" if WEIGHT in table.column_names else WEIGHT
+        arrow = table.with_format("arrow")[:].append_column(name, pa.array((1 - harm["wrong"]).tolist()))
         return Dataset(arrow), nothing
     return table, nothing

@@ -228,7 +228,7 @@ _DOING = {"dropped": "Dropping", "relabelled": "Relabelling", "down-weighted": "
 _ADVICE = {
     "dropped": "Errors are spread over the labels, so the surest rows are left out; --retrain measures what helps.",
     "relabelled": "Errors gather in some labels, so rows are relabelled, not dropped; --retrain measures what helps.",
-    "as given": "",
+    "as given": "No row is sure enough to act on unseen; --retrain measures what helps.",
 }
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from undertow.data import Samples
 from undertow.metrics.accuracy import accuracy, accuracy_difference
-from undertow.pipeline.actions import AS_GIVEN, DROPPED, RELABELLED, WEIGHTED, likelier_labels
+from undertow.pipeline.actions import AS_GIVEN, DROPPED, RELABELLED, WEIGHTED, relabelled_rows
 from undertow.pipeline.inputs import Inputs
 from undertow.pipeline.results import ArmResult
 from undertow.pipeline.run_folder import RunFolder
@@ -58,7 +58,9 @@ def arms_of(harm: pd.DataFrame, inputs: Inputs, settings: AuditSettings) -> tupl
     for name in arm_names(settings, inputs.planted is not None)[1:]:
         arm = _ARMS[name](harm, inputs, settings.seed)
         if arm is None:
-            notes.append(f"The training set {name!r} is that as given, so it is not trained on again.")
+            unknown = name in (RELABELLED, WEIGHTED) and "wrong" not in harm
+            why = "needs the probabilities of an audit with control rows" if unknown else "is that as given"
+            notes.append(f"The training set {name!r} {why}, so no model is trained on it.")
         elif len(np.unique(arm.train.labels)) < len(np.unique(train.labels)):
             notes.append(f"The training set {name!r} lacks a whole class, so no model is trained on it.")
         else:
@@ -82,7 +84,7 @@ def _random(harm: pd.DataFrame, inputs: Inputs, seed: int) -> Arm | None:
 
 
 def _relabelled(harm: pd.DataFrame, inputs: Inputs, _seed: int) -> Arm | None:
-    chosen, place = likelier_labels(harm), {name: i for i, name in enumerate(inputs.train.classes)}
+    chosen, place = relabelled_rows(inputs.train, harm), {name: i for i, name in enumerate(inputs.train.classes)}
     labels = inputs.train.labels.copy()
     labels[chosen] = [place[name] for name in harm.loc[chosen, "suggested_label"]]
     return Arm(inputs.train.with_labels(labels), int(chosen.sum())) if chosen.any() else None

@@ -177,7 +177,7 @@ class AuditSettings(FinetuneConfig):
         names = asked.split(",") if isinstance(asked, str) else asked
         if not isinstance(names, Sequence):
             return names
-        found = tuple(str(name).strip() for name in names)
+        found = tuple(dict.fromkeys(str(name).strip() for name in names if str(name).strip()))
         unknown = [name for name in found if name not in REMEDIES]
         if unknown:
             raise ConfigError(f"--retrain {','.join(unknown)} is not known. Known remedies are: {', '.join(REMEDIES)}.")

@@ -8,10 +8,10 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from undertow.data import load_samples
-from undertow.errors import DataError
-from undertow.pipeline.actions import advised, cleaned_rows, gathered, likelier_labels
+from undertow.pipeline.actions import advised, cleaned_rows, gathered, likelier_labels, relabelled_rows
 from undertow.pipeline.results import ArmResult
 from undertow.pipeline.retrain import best_remedy
+from undertow.pipeline.settings import settings_from
 
 
 def samples(labels: list[object], features: Features | None = None):
@@ -72,8 +72,17 @@ def test_a_class_that_no_row_carries_can_be_suggested():
     cleaned, _ = cleaned_rows(rows, TABLE.assign(suggested_label=["c", None, None, None]), "relabelled")
     assert list(cleaned["label"][:]) == ["c", "b", "a", "b"]
     numbers = replace(samples([0, 1, 0, 1]), classes=("0", "1", "2"))
-    with pytest.raises(DataError, match="No row carries the label '2'"):
-        cleaned_rows(numbers, TABLE.assign(suggested_label=["2", None, None, None]), "relabelled")
+    unknown = TABLE.assign(suggested_label=["2", None, None, None])
+    assert not relabelled_rows(numbers, unknown).any()  # its value in a column of numbers is not known
+    assert list(cleaned_rows(numbers, unknown, "relabelled")[0]["label"][:]) == [0, 1, 0, 1]
+
+
+def test_a_planted_label_never_overwrites_the_users_own():
+    rows = samples(["a", "b", "a", "b"])
+    flipped = rows.with_labels(np.array([1, 1, 0, 1]))
+    table = TABLE.assign(suggested_label=["c", None, None, None])
+    cleaned, _ = cleaned_rows(replace(flipped, classes=("a", "b", "c")), table, "relabelled")
+    assert list(cleaned["label"][:]) == ["a", "b", "a", "b"]
 
 
 def test_dropping_and_weighing():
@@ -88,8 +97,9 @@ def test_dropping_and_weighing():
 
 def test_a_weight_of_the_users_is_not_overwritten():
     table = Dataset.from_dict({"text": ["a b", "c d", "e f", "g h"], "label": [0, 1, 0, 1], "weight": [1, 1, 1, 1]})
-    with pytest.raises(DataError, match="already has the column weight"):
-        cleaned_rows(load_samples(table), TABLE, "down-weighted")
+    cleaned, _ = cleaned_rows(load_samples(table, label="label"), TABLE, "down-weighted")
+    assert list(cleaned["weight"][:]) == [1, 1, 1, 1]
+    assert list(cleaned["undertow_weight"][:]) == pytest.approx([0.1, 0.5, 0.9, 1.0])
 
 
 def spread(one: float, other: float, rows: int = 400) -> pd.DataFrame:
@@ -112,6 +122,13 @@ def test_errors_that_gather_in_one_label_are_relabelled(shares, gathers):
 
 def test_nothing_flagged_advises_nothing():
     assert advised(spread(0.0, 0.0)) == "as given"
+    assert advised(spread(0.2, 0.2).assign(removed=False)) == "as given"
+
+
+def test_remedies_are_named_once():
+    assert settings_from({"retrain": "drop,drop,"}).retrain == ("drop",)
+    assert settings_from({"retrain": ""}).retrain == ()
+    assert settings_from({"retrain": True}).retrain == ("drop", "relabel", "weight")
 
 
 def arm(name: str, gain: float, error: float) -> ArmResult:

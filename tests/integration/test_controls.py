@@ -9,6 +9,7 @@ import pytest
 
 from undertow import audit, open_influence
 from undertow.influence.store import ANCHOR, CANARY, ROW
+from undertow.pipeline.decide import group_table
 from undertow.pipeline.settings import settings_from
 
 from . import tiny
@@ -90,6 +91,10 @@ def test_the_careless_annotator_is_named(made):
     assert all(source["rate"] < 0.1 for source in sources[1:])
     assert "The worst source is 'careless'" in made.outcome.said
     assert "Sources of the labels" in (made.folder / "report.html").read_text()
+    compared = group_table(made.folder, "annotator").set_index("group")
+    for source in sources:
+        found = compared.loc[source["name"], ["share", "low", "high"]].tolist()
+        assert found == pytest.approx([source[name] for name in ("rate", "low", "high")])
 
 
 def test_remedies_are_compared_and_the_winner_is_carried_out(made):

@@ -35,13 +35,14 @@ def draw_sample(samples: Samples, rows: int, *, seed: int) -> Dataset:
 def sampled_rows(train: Samples, trusted: Samples) -> Int[np.ndarray, " trusted"] | None:
     """Position in the training data of each trusted row that `draw_sample` took from it; None where none was.
 
-    A trusted row is the training row that its column `ROW` names, if its text is that row's. Other trusted rows get -1.
+    A trusted row is the training row that its column `ROW` names, if both have the same texts. Others get -1.
     """
     if ROW not in trusted.table.column_names:
         return None
     found = np.full(len(trusted), -1, dtype=np.int64)
-    for i, (row, text) in enumerate(zip(trusted.table[ROW][:], trusted.texts, strict=True)):
+    own, other = (list(zip(s.texts, s.text_pairs or [""] * len(s), strict=True)) for s in (train, trusted))
+    for i, (row, texts) in enumerate(zip(trusted.table[ROW][:], other, strict=True)):
         place = int(row) if row is not None and str(row).removesuffix(".0").isdigit() else -1
-        if 0 <= place < len(train) and train.texts[place] == text:
+        if 0 <= place < len(train) and own[place] == texts:
             found[i] = place
     return found if (found >= 0).any() else None

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Dataset
 
+from undertow.controls.conformal import null_share, wrong_probability
 from undertow.controls.sources import source_rates
 from undertow.data import Samples, fingerprint, load_samples, plain_rows, read_table, row_hashes, write_rows
 from undertow.errors import ConfigError, DataError, RunFolderError
@@ -154,7 +155,8 @@ def restore(path: str | Path, out: str | Path) -> Path:
 def group_table(run: str | Path, column: str, *, train: Source | None = None) -> pd.DataFrame:
     """How many labels are wrong in each group of rows, the worst first.
 
-    Columns: group, rows, flagged (share), share, low and high (of wrong labels, 95%).
+    Columns: group, rows, flagged (share), share, low and high (of wrong labels, 95%). The rates follow from the
+    p-values: the column wrong already holds the rates of the sources, which would count twice.
 
     Raises:
         ConfigError: when the run was not calibrated.
@@ -166,7 +168,8 @@ def group_table(run: str | Path, column: str, *, train: Source | None = None) ->
     if column not in samples.table.column_names:
         raise DataError(f"There is no column '{column}'. The columns are: {', '.join(samples.table.column_names)}.")
     named = ["" if v is None else str(v) for v in samples.table[column][:]]
-    rates = source_rates(harm["wrong"].to_numpy(), named)
+    p = harm["p_value"].to_numpy()
+    rates = source_rates(wrong_probability(p, null_share(p)), named)
     flagged = harm["flagged"].groupby(np.array(named, dtype=object)).mean()
     return pd.DataFrame(
         [(r.name, r.rows, float(flagged[r.name]), r.rate, r.low, r.high) for r in rates],

@@ -28,6 +28,7 @@ from controls_tables import tables
 from noise import Noisy, planted, real
 from undertow.controls.conformal import discoveries, null_share
 from undertow.metrics.noise import noise_detection
+from undertow.pipeline.actions import likelier_labels
 from undertow.pipeline.audit import audit
 from undertow.pipeline.controls.planned import PROBES
 from undertow.pipeline.controls.probes import Probed
@@ -175,8 +176,7 @@ def cut_facts(harm: pd.DataFrame, folder: Path | None, wrong: np.ndarray) -> dic
 
 def suggestion_facts(harm: pd.DataFrame, noisy: Noisy) -> dict[str, Any]:
     """Mean probability of the suggested labels that are likelier right than the given ones, and how many are right."""
-    probability, wrong = harm["suggested_probability"].to_numpy(), harm["wrong"].to_numpy()
-    used = np.nan_to_num(probability) > 1 - wrong
+    probability, used = harm["suggested_probability"].to_numpy(), likelier_labels(harm)
     place = {name: i for i, name in enumerate(noisy.train.classes)}
     right = harm["suggested_label"].map(place).to_numpy(dtype=float) == noisy.gold
     if not used.any():
@@ -214,13 +214,12 @@ def accuracies(model: str, noisy: Noisy, result: Audit, settings: AuditSettings,
     """Test accuracy after training on noisy, dropped, relabelled and gold labels, from the same start, and hits."""
     harm, train = result.harm, noisy.train
     removed = harm["removed"].to_numpy(bool)
-    surer = np.nan_to_num(harm["suggested_probability"].to_numpy()) > 1 - harm["wrong"].to_numpy()
     place = {name: i for i, name in enumerate(train.classes)}
     suggested = harm["suggested_label"].map(place).fillna(0).to_numpy(dtype=np.int64)
     arms = {
         "noisy": train,
         "dropped": train.select(np.flatnonzero(~removed)),
-        "relabelled": train.with_labels(np.where(surer, suggested, train.labels)),
+        "relabelled": train.with_labels(np.where(likelier_labels(harm), suggested, train.labels)),
         "gold": train.with_labels(noisy.gold),
     }
     start = load_candidate(describe_model(model, settings, Silent()), None, train.classes, settings).start

@@ -103,8 +103,7 @@ def difficulty(samples: Samples) -> np.ndarray:
     from sklearn.model_selection import cross_val_predict
     from sklearn.pipeline import make_pipeline
 
-    pairs = samples.text_pairs or [""] * len(samples)
-    texts = [f"{a} {b}" for a, b in zip(samples.texts, pairs, strict=True)]
+    texts = [" ".join(parts) for parts in samples.inputs]
     model = make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))
     p = cross_val_predict(model, texts, samples.labels, method="predict_proba", cv=5)
     return np.maximum(1 - p[np.arange(len(samples)), samples.labels], 0.01) ** 2

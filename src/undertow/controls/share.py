@@ -46,8 +46,7 @@ def least_share(scores: Float[np.ndarray, " row"], null: Null, sure: float = SUR
     """
     ordered = -np.sort(-scores)
     rows = np.arange(1, len(ordered) + 1) / len(ordered)
-    slack = np.sqrt(np.log(2 / (1 - sure)) / (2 * len(ordered)))
-    good = upper_tail(null.tail(ordered), null.number, 1 - (1 - sure) / 2)
+    slack, good = _bounds(null, ordered, len(ordered), sure)
     inside = good < 1
     found = (rows[inside] - slack - good[inside]) / (1 - good[inside])
     return float(max(found.max(initial=0.0), 0.0))
@@ -57,11 +56,19 @@ def unseen_share(canaries: Float[np.ndarray, " canary"], rows: int, null: Null, 
     """Smallest share of errors like canaries that would be expected to lift `least_share` above 0."""
     ordered = -np.sort(-canaries)
     tail = null.tail(ordered)
-    slack = np.sqrt(np.log(2 / (1 - sure)) / (2 * rows))
-    needed = upper_tail(tail, null.number, 1 - (1 - sure) / 2) + slack - tail
+    slack, good = _bounds(null, ordered, rows, sure)
+    needed = good + slack - tail
     gain = np.arange(1, len(ordered) + 1) / len(ordered) - tail
     found = needed[gain > 0] / gain[gain > 0]
     return float(min(found.min(initial=1.0), 1.0))
+
+
+def _bounds(
+    null: Null, cuts: Float[np.ndarray, " cut"], rows: int, sure: float
+) -> tuple[float, Float[np.ndarray, " cut"]]:
+    """How far the tail of the rows may stray (DKW), and the upper bound of the good tail: half the error each."""
+    slack = float(np.sqrt(np.log(2 / (1 - sure)) / (2 * rows)))
+    return slack, upper_tail(null.tail(cuts), null.number, 1 - (1 - sure) / 2)
 
 
 def mixture_share(

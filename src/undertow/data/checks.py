@@ -9,13 +9,13 @@ from undertow.errors import DataError
 
 def count_leaks(train: Samples, other: Samples) -> int:
     """Rows of ``train`` whose text and second text also occur in ``other``."""
-    known = set(_inputs(other))
-    return sum(texts in known for texts in _inputs(train))
+    known = set(other.inputs)
+    return sum(texts in known for texts in train.inputs)
 
 
 def duplicate_conflicts(samples: Samples) -> int:
     """Rows whose text and second text also occur under another label."""
-    pairs = list(zip(_inputs(samples), samples.labels.tolist(), strict=True))
+    pairs = list(zip(samples.inputs, samples.labels.tolist(), strict=True))
     classes = Counter(texts for texts, _ in set(pairs))
     return sum(classes[texts] > 1 for texts, _ in pairs)
 
@@ -50,16 +50,10 @@ def check_same_inputs(train: Samples, other: Samples) -> None:
 def fingerprint(samples: Samples) -> str:
     """SHA-256 of texts, second texts and label names in row order, as hex. The same in every process."""
     digest = sha256(b"pair" if samples.text_pairs is not None else b"single")
-    for texts, name in zip(_inputs(samples), samples.label_names, strict=True):
+    for texts, name in zip(samples.inputs, samples.label_names, strict=True):
         for part in (*texts, name):
             data = part.encode("utf-8", "surrogatepass")
             # The length goes in first, so that "ab" + "c" and "a" + "bc" differ.
             digest.update(len(data).to_bytes(8, "little"))
             digest.update(data)
     return digest.hexdigest()
-
-
-def _inputs(samples: Samples) -> list[tuple[str, ...]]:
-    if samples.text_pairs is None:
-        return [(text,) for text in samples.texts]
-    return list(zip(samples.texts, samples.text_pairs, strict=True))

@@ -95,11 +95,8 @@ def detect_columns(
     who, told = _find_source(table, source)
     if who is not None and who not in (text, text_pair, label):
         hidden = table.select_columns([name for name in table.column_names if name != who])
-        return replace(
-            found := detect_columns(hidden, text=text, text_pair=text_pair, label=label, source="none"),
-            source=who,
-            notes=(*found.notes, told),
-        )
+        found = detect_columns(hidden, text=text, text_pair=text_pair, label=label, source="none")
+        return replace(found, source=who, notes=(*found.notes, told))
     no_pair = text_pair == "none" and "none" not in table.column_names
     pair = None if no_pair else text_pair
     _check_given(table, text, pair, label)

@@ -69,11 +69,16 @@ class Samples:
             return None
         return ["" if value is None else str(value) for value in self.table[self.columns.source][:]]
 
+    @property
+    def inputs(self) -> list[tuple[str, ...]]:
+        """The text of each row, or its two texts."""
+        parts = [self.texts] if self.text_pairs is None else [self.texts, self.text_pairs]
+        return list(zip(*parts, strict=True))
+
     def text_numbers(self) -> Int[np.ndarray, " n"]:
         """The same number for rows of the same text, or pair of texts."""
-        pairs = self.text_pairs or [""] * len(self)
-        place: dict[tuple[str, str], int] = {}
-        return np.array([place.setdefault(pair, len(place)) for pair in zip(self.texts, pairs, strict=True)])
+        place: dict[tuple[str, ...], int] = {}
+        return np.array([place.setdefault(texts, len(place)) for texts in self.inputs])
 
     @property
     def label_names(self) -> list[str]:

@@ -40,8 +40,8 @@ def sampled_rows(train: Samples, trusted: Samples) -> Int[np.ndarray, " trusted"
     if ROW not in trusted.table.column_names:
         return None
     found = np.full(len(trusted), -1, dtype=np.int64)
-    own, other = (list(zip(s.texts, s.text_pairs or [""] * len(s), strict=True)) for s in (train, trusted))
-    for i, (row, texts) in enumerate(zip(trusted.table[ROW][:], other, strict=True)):
+    own = train.inputs
+    for i, (row, texts) in enumerate(zip(trusted.table[ROW][:], trusted.inputs, strict=True)):
         place = int(row) if row is not None and str(row).removesuffix(".0").isdigit() else -1
         if 0 <= place < len(train) and own[place] == texts:
             found[i] = place

@@ -114,12 +114,16 @@ class ScoreSheet:
     @property
     def weights(self) -> Float[np.ndarray, " anchor"]:
         """Density ratios of the anchors, which are the first of the good trusted rows."""
-        found: np.ndarray = self.planned.probed.shift.trusted[self.planned.good][: len(self.anchor)]
+        return self._trusted_weights[: len(self.anchor)]
+
+    @property
+    def _trusted_weights(self) -> Float[np.ndarray, " good"]:
+        found: np.ndarray = self.planned.probed.shift.trusted[self.planned.good]
         return found
 
     def stack(self, estimator: str, probe_part: float) -> Scores:
         """The stack of probe and trained scores; the probe alone where the model was not trained on anchors."""
-        weights = self.planned.probed.shift.trusted[self.planned.good]
+        weights = self._trusted_weights
         anchors = np.arange(len(self.anchor))
         if not len(anchors):
             null = anchored_null(self.probe_trusted, weights, anchors, None, probe_part)
